@@ -1,0 +1,92 @@
+#include "processors/processor.h"
+
+#include <cstdio>
+
+namespace assay::processors {
+namespace {
+
+/// A fold that cannot read its own state must not guess: it stops here, and the task starts again from the last commit.
+template <class T>
+T must(Result<T> result) {
+  if (!result) std::fprintf(stderr, "state unreadable: %s\n", result.error().message.c_str());
+  CHECK(result.has_value());
+  return std::move(result).value();
+}
+
+}  // namespace
+
+Rows::Rows(const state::Reader& stored, state::Digest digest, RowDigest row_digest)
+    : stored_(stored), digest_(digest), row_digest_(row_digest) {}
+
+std::optional<std::string> Rows::get(std::string_view key) const {
+  if (auto it = staged_.find(key); it != staged_.end()) return it->second;
+  return must(stored_.get(key));
+}
+
+void Rows::put(std::string_view key, std::string value) {
+  state::Digest change = row_digest_(key, value);
+  if (auto old = get(key)) change -= row_digest_(key, *old);
+  put_known(key, std::move(value), change);
+}
+
+void Rows::erase(std::string_view key) {
+  auto old = get(key);
+  if (!old) return;
+  state::Digest change;
+  change -= row_digest_(key, *old);
+  erase_known(key, change);
+}
+
+void Rows::put_known(std::string_view key, std::string value, state::Digest change) {
+  digest_ += change;
+  staged_.insert_or_assign(std::string(key), std::move(value));
+}
+
+void Rows::erase_known(std::string_view key, state::Digest change) {
+  digest_ += change;
+  staged_.insert_or_assign(std::string(key), std::nullopt);
+}
+
+void Rows::scan(std::string_view prefix, const std::function<bool(std::string_view, std::string_view)>& row) const {
+  // Both sides are ordered: merge them, the staged row winning.
+  auto staged = staged_.lower_bound(prefix);
+  bool more = true;
+  auto emit_staged_below = [&](std::optional<std::string_view> bound) {
+    while (more && staged != staged_.end() && staged->first.starts_with(prefix) && (!bound || staged->first < *bound)) {
+      if (staged->second) more = row(staged->first, *staged->second);
+      ++staged;
+    }
+  };
+  auto scanned = stored_.scan(prefix, [&](std::string_view key, std::string_view value) {
+    emit_staged_below(key);
+    if (!more) return false;
+    if (staged != staged_.end() && staged->first == key) {
+      if (staged->second) more = row(staged->first, *staged->second);
+      ++staged;
+    } else {
+      more = row(key, value);
+    }
+    return more;
+  });
+  if (!scanned) std::fprintf(stderr, "state unreadable: %s\n", scanned.error().message.c_str());
+  CHECK(scanned.has_value());
+  emit_staged_below(std::nullopt);
+}
+
+state::WriteBatch Rows::changes() const {
+  state::WriteBatch batch;
+  for (const auto& [key, value] : staged_) batch.rows.emplace_back(key, value);
+  return batch;
+}
+
+void Rows::committed() { staged_.clear(); }
+
+Output audit_output(const Id& id, const Id& cause, std::string_view event_type, std::string_view actor, std::string_view ts_rfc3339,
+                    Json source, Json data) {
+  Json event = Json::object();
+  event.set("id", "av-" + id.hex()).set("eventType", event_type).set("actor", actor).set("ts", ts_rfc3339);
+  event.set("cause", cause.hex()).set("source", std::move(source)).set("data", std::move(data));
+  return {Topic::kAudit, "av-" + id.hex(), canonical(event), id, cause};
+}
+
+}  // namespace assay::processors

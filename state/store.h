@@ -1,0 +1,51 @@
+// A store: ordered rows that survive, written in atomic batches. One per task.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "state/base.h"
+
+namespace assay::state {
+
+/// Rows to put and to erase, applied as one.
+struct WriteBatch {
+  std::vector<std::pair<std::string, std::optional<std::string>>> rows;  // nullopt erases
+  void put(std::string key, std::string value) { rows.emplace_back(std::move(key), std::move(value)); }
+  void erase(std::string key) { rows.emplace_back(std::move(key), std::nullopt); }
+};
+
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  virtual Result<std::optional<std::string>> get(std::string_view key) const = 0;
+  /// Calls `row` for each key with the prefix, in byte order, until it returns false. The views live for the call.
+  virtual Result<void> scan(std::string_view prefix, const std::function<bool(std::string_view key, std::string_view value)>& row) const = 0;
+};
+
+class Store : public Reader {
+ public:
+  /// Applies the batch as one: after a crash either all of it is there or nothing.
+  virtual Result<void> write(const WriteBatch& batch) = 0;
+  /// A view of the rows as they are now; later writes do not show in it.
+  virtual std::unique_ptr<Reader> snapshot() const = 0;
+};
+
+/// A store in memory, for tests, replay scratch and queries that fold a topic again.
+std::unique_ptr<Store> open_memory_store();
+
+struct RocksdbOptions {
+  bool read_only = false;                   // behaviour: refuse writes, do not create
+  bool sync = false;                        // behaviour: fsync each batch; the log repairs a lost tail, so false
+  size_t block_cache_bytes = 64 << 20;      // performance
+  size_t write_buffer_bytes = 32 << 20;     // performance
+};
+
+/// Opens (or creates) a RocksDB store. Errors: kRefused when another process holds it, kCorrupt, kNotFound (read-only).
+Result<std::unique_ptr<Store>> open_rocksdb_store(const std::string& dir, const RocksdbOptions& options);
+
+}  // namespace assay::state
