@@ -6,113 +6,15 @@
 
 #include "schemas/hash.h"
 #include "schemas/json_parse.h"
+#include "schemas/members.h"
 #include "schemas/nearest.h"
 #include "schemas/time.h"
 
 namespace assay::schemas {
 namespace {
 
-constexpr int64_t kMaxCount = int64_t{1} << 53;  // what a JSON number holds exactly
-constexpr double kMaxBound = 1e12;               // the largest metric value there is
+constexpr double kMaxBound = 1e12;  // the largest metric value there is
 constexpr size_t kMaxNameBytes = 256;
-
-std::string number_text(double value) {
-  if (!std::isfinite(value)) return "not finite";
-  std::string out;
-  append_number(value, out);
-  return out;
-}
-
-std::string quoted(std::string_view text) { return "\"" + std::string(text.substr(0, 200)) + "\""; }
-
-std::string_view type_name(const Json& value) {
-  return value.is_null()     ? "null"
-         : value.is_bool()   ? "a boolean"
-         : value.is_number() ? "a number"
-         : value.is_string() ? "a string"
-         : value.is_array()  ? "an array"
-                             : "a table";
-}
-
-/// Takes the members of one object into fields, noting what is wrong with each and which members nobody asked for.
-class Members {
- public:
-  Members(const Json& object, std::string path, std::vector<ConfigProblem>& problems)
-      : object_(object), path_(std::move(path)), problems_(problems) {
-    if (!object.is_object()) problems_.push_back({path_, "must be a table, is " + std::string(type_name(object))});
-  }
-
-  const Json* take(std::string_view name) {
-    known_.push_back(name);
-    return object_.find(name);
-  }
-  std::string key(std::string_view name) const { return path_ + "." + std::string(name); }
-  void refuse(std::string_view name, std::string reason) { problems_.push_back({key(name), std::move(reason)}); }
-
-  void text(std::string_view name, std::string& field) {
-    const Json* value = take(name);
-    if (value == nullptr) return;
-    if (!value->is_string()) return mistyped(name, "a string", *value);
-    field = value->as_string();
-  }
-  void number(std::string_view name, double& field) {
-    const Json* value = take(name);
-    if (value == nullptr) return;
-    if (!value->is_number()) return mistyped(name, "a number", *value);
-    field = value->as_number();
-  }
-  void count(std::string_view name, int64_t& field) {
-    if (const Json* value = take(name); value != nullptr) count_of(name, *value, field);
-  }
-  void count_of(std::string_view name, const Json& value, int64_t& field) {
-    if (!value.is_number()) return mistyped(name, "a whole number", value);
-    const double number = value.as_number();
-    if (number != std::floor(number) || std::abs(number) > static_cast<double>(kMaxCount))
-      return refuse(name, "must be a whole number within 2^53, is " + number_text(number));
-    field = static_cast<int64_t>(number);
-  }
-  void duration(std::string_view name, int64_t& field_ms) {
-    const Json* value = take(name);
-    if (value == nullptr) return;
-    if (!value->is_string()) return mistyped(name, "a duration in quotes, such as \"45m\"", *value);
-    if (auto ms = parse_duration_ms(value->as_string())) {
-      field_ms = *ms;
-    } else {
-      refuse(name, "must be a count and one unit of ms, s, m, h or d, such as \"45m\"; is " + quoted(value->as_string()));
-    }
-  }
-  /// Calls `element(Members&)` for each table of the array; returns how many there are, or nothing when the member is absent.
-  template <class Element>
-  void tables(std::string_view name, Element element) {
-    const Json* value = take(name);
-    if (value == nullptr) return;
-    if (!value->is_array()) return mistyped(name, "an array of tables ([[" + key(name) + "]])", *value);
-    for (size_t i = 0; i < value->as_array().size(); ++i) {
-      Members members(value->as_array()[i], key(name) + "[" + std::to_string(i) + "]", problems_);
-      element(members);
-      members.done();
-    }
-  }
-  bool has(std::string_view name) const { return object_.find(name) != nullptr; }
-  void mistyped(std::string_view name, std::string_view wanted, const Json& value) {
-    refuse(name, "must be " + std::string(wanted) + ", is " + std::string(type_name(value)));
-  }
-  std::vector<ConfigProblem>& problems() { return problems_; }
-
-  /// Refuses what no call asked for.
-  void done() {
-    if (!object_.is_object()) return;
-    for (const auto& [name, value] : object_.as_object())
-      if (std::find(known_.begin(), known_.end(), name) == known_.end())
-        refuse(name, "there is no such key" + nearest_hint(name, known_));
-  }
-
- private:
-  const Json& object_;
-  std::string path_;
-  std::vector<ConfigProblem>& problems_;
-  std::vector<std::string_view> known_;
-};
 
 void read_scoring(Members& body, ScoringRules& scoring) {
   body.duration("grace", scoring.grace_ms);
@@ -124,8 +26,7 @@ void read_scoring(Members& body, ScoringRules& scoring) {
     table.text("window", rule.window);
     table.text("metric", rule.metric);
     std::string direction = "up";
-    table.text("direction", direction);
-    if (direction != "up" && direction != "down") table.refuse("direction", "must be \"up\" or \"down\", is " + quoted(direction));
+    table.choice("direction", direction, {"up", "down"});
     rule.up = direction == "up";
     table.number("low", rule.low);
     table.number("high", rule.high);
@@ -161,15 +62,13 @@ void read_policy(Members& body, PolicyRules& policy) {
 }
 
 void read_allocation(Members& body, AllocationRules& allocation) {
-  if (const Json* value = body.take("grant"); value != nullptr) {
-    Members grant(*value, body.key("grant"), body.problems());
+  body.table("grant", [&](Members& grant) {
     grant.text("pool", allocation.grant.pool);
     grant.count("cpu", allocation.grant.cpu);
     grant.count("gpu", allocation.grant.gpu);
     grant.count("memoryMB", allocation.grant.memory_mb);
     grant.count("priority", allocation.grant.priority);
-    grant.done();
-  }
+  });
   if (body.has("pool")) allocation.pools.clear();
   body.tables("pool", [&](Members& table) {
     Pool pool;
