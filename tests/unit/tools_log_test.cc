@@ -392,8 +392,9 @@ TEST_F(LogToolsTest, RulesArePublishedOnceAndFoldedBack) {
   auto statuses = [&](std::vector<std::string> arguments) {
     arguments.insert(arguments.end(), {"config", "apply", "-o", "json"});
     std::string text;
-    for (const Json& row : assay(arguments).json().as_array())
-      text += row.string_or("kind", "").substr(0, 3) + std::string(row.string_or("status", "") == "published" ? "+ " : " ");
+    const Json rows = assay(arguments).json();
+    for (const Json& row : rows.as_array())
+      text += std::string(row.string_or("kind", "").substr(0, 3)) + std::string(row.string_or("status", "") == "published" ? "+ " : " ");
     return text;
   };
   EXPECT_EQ(statuses({}), "sco+ pro+ pol+ all+ key+ ");
