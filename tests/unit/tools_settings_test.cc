@@ -192,6 +192,15 @@ TEST_F(SettingsTest, ASetValueIsTomlOrElseText) {
   EXPECT_EQ(settings.kafka.properties, (std::map<std::string, std::string>{{"security.protocol", "ssl"}, {"batch.size", "10"}}));
 }
 
+TEST_F(SettingsTest, ALayerThatReplacesAnArrayLeavesNoPlaceOfTheOldOne) {
+  Layers layers = with("[[allocation.pool]]\nname = \"gpus-us-east\"\ncapacity = 3\n[allocation.pool.quotas]\nops = 1\n");
+  layers.sets = {"allocation.pool=[{capacity=1}]"};
+  EXPECT_THAT(problems(layers),
+              ::testing::Contains(HasSubstr("--set allocation.pool: allocation.pool[0].name: must have 1 to 256 bytes")));
+  layers.sets = {"allocation.pool=[{name=\"gpus-us-east\", capacity=1}]"};
+  EXPECT_FALSE(loaded(layers).origins.contains("allocation.pool[0].quotas.ops"));
+}
+
 TEST_F(SettingsTest, ABadSetIsNamed) {
   Layers layers;
   layers.sets = {"promotion.entre=1", "nonsense", "=1", "a..b=2", "topics.partitions=many", "scoring.grace=1\nx=2"};
