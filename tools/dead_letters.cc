@@ -12,23 +12,36 @@
 namespace assay::tools {
 namespace {
 
-constexpr std::string_view kOwnHeaders[] = {kHeaderReason,    kHeaderDetail, kHeaderSource, kHeaderProcessor,
-                                            kHeaderTruncated, kHeaderId,     kHeaderCause,  kHeaderWriter};
+/// What was put beside the original's headers; a task's own records carry the last three, which the next writer makes anew.
+constexpr std::string_view kOwnHeaders[] = {kHeaderReason,
+                                            kHeaderDetail,
+                                            kHeaderSource,
+                                            kHeaderProcessor,
+                                            kHeaderTruncated,
+                                            "assay-original-size",
+                                            "assay-original-sha256",
+                                            "assay-source-timestamp",
+                                            kHeaderId,
+                                            kHeaderCause,
+                                            kHeaderWriter};
 
 std::string text_of(const RecordView& record, std::string_view header) { return printable(record.header(header).value_or("")); }
 
-/// "<topic>/<partition>/<offset>"
+/// Partition and offset of "<topic>/<partition>/<offset>".
 bool parse_place(std::string_view text, DeadRecord& into) {
   const size_t last = text.rfind('/');
-  if (last == std::string_view::npos || last == 0) return false;
-  const size_t middle = text.rfind('/', last - 1);
-  if (middle == std::string_view::npos || middle == 0) return false;
+  const size_t middle = last == std::string_view::npos || last == 0 ? std::string_view::npos : text.rfind('/', last - 1);
+  if (middle == std::string_view::npos) return false;
   auto number = [](std::string_view digits, auto& value) {
     auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    return error == std::errc() && end == digits.data() + digits.size() && !digits.empty();
+    return error == std::errc() && end == digits.data() + digits.size() && value >= 0;
   };
-  into.topic = text.substr(0, middle);
-  return number(text.substr(middle + 1, last - middle - 1), into.partition) && number(text.substr(last + 1), into.offset.value);
+  int32_t partition = 0;
+  int64_t offset = 0;
+  if (!number(text.substr(middle + 1, last - middle - 1), partition) || !number(text.substr(last + 1), offset)) return false;
+  into.partition = partition;
+  into.offset = Offset(offset);
+  return true;
 }
 
 DeadRecord dead_record(const TopicPartition& from, const std::string& prefix, const RecordView& record) {
@@ -36,8 +49,9 @@ DeadRecord dead_record(const TopicPartition& from, const std::string& prefix, co
   const std::string_view id = record.header(kHeaderId).value_or("");
   dead.id = Id::parse(id) ? std::string(id)
                           : place_id(std::string_view(from.topic).substr(prefix.size()), from.partition, record.offset).hex();
+  // The topic that a dead letter stands in says where it came from; a header could say anything.
+  dead.topic = from.topic.substr(prefix.size(), from.topic.size() - prefix.size() - kDlqSuffix.size());
   if (!parse_place(record.header(kHeaderSource).value_or(""), dead)) {
-    dead.topic = from.topic.substr(0, from.topic.size() - kDlqSuffix.size());
     dead.partition = from.partition;
     dead.offset = record.offset;
   }
@@ -95,7 +109,7 @@ Result<Redriven> redrive(streams::Log& log, const std::string& prefix, const Dea
       return true;
     }
     // A keyed record goes where its key belongs; one without a key goes back to the partition it stood in.
-    streams::OutRecord record{{dead.topic, dead.key ? -1 : dead.partition}, now, dead.key, dead.value, dead.headers};
+    streams::OutRecord record{{prefix + dead.topic, dead.key ? -1 : dead.partition}, now, dead.key, dead.value, dead.headers};
     auto sent = producer->send(std::move(record));
     if (!sent && sent.error().code != Errc::kTooLarge) return std::move(sent.error());
     if (sent)
@@ -111,7 +125,7 @@ Result<Redriven> redrive(streams::Log& log, const std::string& prefix, const Dea
 Json dead_letter_row(const DeadRecord& dead) {
   return Json::object()
       .set("id", dead.id)
-      .set("topic", printable(dead.topic))
+      .set("topic", dead.topic)
       .set("partition", static_cast<int64_t>(dead.partition))
       .set("offset", std::to_string(dead.offset.value))
       .set("reason", dead.reason)

@@ -18,7 +18,7 @@ inline constexpr std::string_view kHeaderTruncated = "assay-truncated";  // the 
 
 struct DeadRecord {
   std::string id;     // its own id, or that of its place
-  std::string topic;  // where the original stood: full name
+  std::string topic;  // where the original stood, without prefix
   int32_t partition = 0;
   Offset offset;
   std::string reason, detail, processor;

@@ -282,9 +282,9 @@ TEST(Lines, AreSplitAsTheyStand) {
   EXPECT_THAT(seen, ElementsAre("1:a", "2:", "3:bcd", "4:01234567…", "5:e"));
 }
 
-OutRecord dead(const std::string& id, const std::string& source, std::optional<std::string> key, std::optional<std::string> value,
-               std::vector<Header> more = {}) {
-  OutRecord record{{"eval.reports.v1.dlq", 0},
+OutRecord dead(const std::string& prefix, const std::string& id, const std::string& source, std::optional<std::string> key,
+               std::optional<std::string> value, std::vector<Header> more = {}) {
+  OutRecord record{{prefix + "eval.reports.v1.dlq", 0},
                    WallTime(1767225600000),
                    std::move(key),
                    std::move(value),
@@ -294,21 +294,23 @@ OutRecord dead(const std::string& id, const std::string& source, std::optional<s
   record.headers.push_back({std::string(kHeaderDetail), "no zone\nat all"});
   record.headers.push_back({std::string(kHeaderSource), source});
   record.headers.push_back({std::string(kHeaderProcessor), "scoring"});
+  record.headers.push_back({"assay-source-timestamp", "1767225600000"});
   for (Header& header : more) record.headers.push_back(std::move(header));
   return record;
 }
 
 class DeadLettersTest : public LogToolsTest {
  protected:
-  DeadLettersTest() {
-    EXPECT_EQ(assay({"topics", "apply"}).code, 0);
+  DeadLettersTest() { fill(""); }
+  void fill(const std::string& prefix) {
+    EXPECT_EQ(assay({"--set", "topics.prefix=" + prefix, "topics", "apply"}).code, 0);
     auto to = log(LogAccess::kReadWrite);
     auto producer = to->open_producer();
     const std::string bytes("\x00\xff\n{", 4);
     for (OutRecord& record :
-         std::vector<OutRecord>{dead(std::string(31, '0') + "1", "eval.reports.v1/2/17", "a1", bytes),
-                                dead(std::string(31, '0') + "2", "eval.reports.v1/3/18", std::nullopt, std::nullopt),
-                                dead(std::string(31, '0') + "3", "eval.reports.v1/1/19", "big", "begin",
+         std::vector<OutRecord>{dead(prefix, std::string(31, '0') + "1", "eval.reports.v1/2/17", "a1", bytes),
+                                dead(prefix, std::string(31, '0') + "2", "eval.reports.v1/3/18", std::nullopt, std::nullopt),
+                                dead(prefix, std::string(31, '0') + "3", "eval.reports.v1/1/19", "big", "begin",
                                      {{std::string(kHeaderTruncated), "2000000"}})})
       EXPECT_TRUE((*producer)->send(std::move(record)));
     EXPECT_TRUE((*producer)->flush());
@@ -359,6 +361,21 @@ TEST_F(DeadLettersTest, GoBackAsTheyCameUnlessTruncated) {
   EXPECT_EQ(stored[1].from.partition, 3);
 }
 
+TEST_F(DeadLettersTest, GoBackBelowTheirPrefix) {
+  fill("eu.");
+  const std::vector<std::string> under = {"--set", "topics.prefix=eu."};
+  auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), under.begin(), under.end());
+    return assay(arguments);
+  };
+  const Json rows = with({"dlq", "ls", "-o", "json"}).json();
+  ASSERT_EQ(rows.as_array().size(), 3u);
+  EXPECT_EQ(rows.as_array()[0].string_or("topic", ""), "eval.reports.v1");
+  EXPECT_EQ(with({"dlq", "redrive", std::string(31, '0') + "1"}).code, 0);
+  EXPECT_EQ(records("eu.eval.reports.v1").size(), 1u);
+  EXPECT_THAT(records("eval.reports.v1"), IsEmpty());
+}
+
 TEST_F(LogToolsTest, TopicsArePlannedCreatedAndCompared) {
   Json plan = assay({"topics", "plan", "-o", "json"}).json();
   std::map<std::string, std::string> actions;
@@ -394,7 +411,8 @@ TEST_F(LogToolsTest, RulesArePublishedOnceAndFoldedBack) {
     std::string text;
     const Json rows = assay(arguments).json();
     for (const Json& row : rows.as_array())
-      text += std::string(row.string_or("kind", "").substr(0, 3)) + std::string(row.string_or("status", "") == "published" ? "+ " : " ");
+      text += std::string(row.string_or("kind", "").substr(0, 3)) +
+              std::string(row.string_or("status", "") == "published" ? "+ " : " ");
     return text;
   };
   EXPECT_EQ(statuses({}), "sco+ pro+ pol+ all+ key+ ");
