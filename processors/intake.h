@@ -1,6 +1,7 @@
-// Reading of records that the system itself wrote: a member with the right type, or the reason why the record is a dead letter.
+// Reading of JSON that the system itself wrote: members of a record, or the reason why it is a dead letter; and rows of a store.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,5 +41,16 @@ class MemberReader {
   Json document_;
   std::optional<Reject> reject_;
 };
+
+/// A row of ours as a document. Requires: it was written by us (a broken store aborts the process: a fold must not guess).
+Json parse_row(std::string_view row);
+/// The member as an integer; 0 when there is none.
+inline int64_t integer_of(const Json& document, std::string_view name) { return static_cast<int64_t>(document.number_or(name, 0)); }
+/// The member as a number, or nothing when it is null or absent; and back.
+std::optional<double> optional_number(const Json& document, std::string_view name);
+inline Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+/// Calls `row` with the rest of the key and the document of each row with the prefix. Errors: those of the reader; kCorrupt.
+Result<void> scan_json(const state::Reader& reader, std::string_view prefix, const std::function<void(std::string_view, Json)>& row);
 
 }  // namespace assay::processors
