@@ -29,8 +29,12 @@ std::string hex16(uint64_t value) {
 }
 
 /// The length keeps pools apart of which one's name begins with the other's, whatever bytes a name has.
-std::string waiting_key(std::string_view pool) { return row_key(kWaitingPrefix, std::to_string(pool.size()) + ":" + std::string(pool)); }
-std::string waiting_key(std::string_view pool, std::string_view division) { return waiting_key(pool) + std::string(division) + '\0'; }
+std::string waiting_key(std::string_view pool) {
+  return row_key(kWaitingPrefix, std::to_string(pool.size()) + ":" + std::string(pool));
+}
+std::string waiting_key(std::string_view pool, std::string_view division) {
+  return waiting_key(pool) + std::string(division) + '\0';
+}
 
 }  // namespace
 
@@ -151,7 +155,8 @@ void Allocation::fold_promotion(const Input& input, Outputs& outputs) {
   std::string_view action = read.text("action"), status = read.text("status");
   int64_t ts_ms = read.time_ms("ts");
   read.require_key(decided.entity_id);
-  if (action != "promote" && action != "demote" && action != "hold") read.refuse(Reason::kWrongType, "\"action\" is none of promote, demote, hold");
+  if (action != "promote" && action != "demote" && action != "hold")
+    read.refuse(Reason::kWrongType, "\"action\" is none of promote, demote, hold");
   if (!read.good()) return dead_letter(input, read.reject(), outputs);
   decided.ts = format_rfc3339_ms(ts_ms);
   if (status != "applied" || action == "hold") return accepted(outputs);  // nothing was decided, or not yet
@@ -172,8 +177,9 @@ void Allocation::fold_promotion(const Input& input, Outputs& outputs) {
 }
 
 void Allocation::ask(const Decided& promotion, const Id& allocation_id, Outputs& outputs) {
-  Request request{allocation_id.hex(), promotion.entity_id, promotion.division_id, rules_->allocation.grant, promotion.confidence,
-                  promotion.ts, next_sequence(), "requested", nullptr};
+  Request request{allocation_id.hex(),      promotion.entity_id,  promotion.division_id,
+                  rules_->allocation.grant, promotion.confidence, promotion.ts,
+                  next_sequence(),          "requested",          nullptr};
   if (!gate_allows(request, promotion.ts, outputs)) return;
   if (auto why = hopeless(request)) return emit(request, "rejected", *why, promotion.ts, outputs);
   // Even a request that fits stands in line for a moment: whether it may be served now is the queue's rule alone.
@@ -289,22 +295,32 @@ void Allocation::serve(const std::string& pool_name, std::string_view ts, std::s
 
 bool Allocation::gate_allows(Request& request, std::string_view ts, Outputs& outputs) {
   PolicyDecision decision = check_policy(*rules_, {request.grant, request.confidence});
-  Json asked = Json::object().set("requestId", request.id).set("entityId", request.entity_id).set("divisionId", request.division_id);
+  Json asked =
+      Json::object().set("requestId", request.id).set("entityId", request.entity_id).set("divisionId", request.division_id);
   asked.set("action", "allocate").set("policy", decision.to_json());
   Json source = Json::object().set("topic", topic_spec(source_).name).set("id", ids_.cause().hex());
-  outputs.records.push_back(audit_output(ids_.next(), ids_.cause(), "policy.decision", kActor, ts, std::move(source), std::move(asked)));
+  outputs.records.push_back(
+      audit_output(ids_.next(), ids_.cause(), "policy.decision", kActor, ts, std::move(source), std::move(asked)));
   if (decision.verdict == Verdict::kAllow) return true;
   emit(request, "rejected",
-       "policy " + decision.policy_id + " says " + std::string(verdict_name(decision.verdict)) + ": " + std::string(decision.explanation()), ts,
-       outputs);
+       "policy " + decision.policy_id + " says " + std::string(verdict_name(decision.verdict)) + ": " +
+           std::string(decision.explanation()),
+       ts, outputs);
   return false;
 }
 
 void Allocation::emit(Request& request, std::string_view state, std::string reason, std::string_view ts, Outputs& outputs) {
   const Id id = ids_.next();
   Json event = Json::object().set("id", id.hex()).set("allocationId", request.id).set("entityId", request.entity_id);
-  event.set("divisionId", request.division_id).set("pool", request.grant.pool).set("cpu", request.grant.cpu).set("gpu", request.grant.gpu);
-  event.set("memoryMB", request.grant.memory_mb).set("state", state).set("reason", std::move(reason)).set("cause", ids_.cause().hex()).set("ts", ts);
+  event.set("divisionId", request.division_id)
+      .set("pool", request.grant.pool)
+      .set("cpu", request.grant.cpu)
+      .set("gpu", request.grant.gpu);
+  event.set("memoryMB", request.grant.memory_mb)
+      .set("state", state)
+      .set("reason", std::move(reason))
+      .set("cause", ids_.cause().hex())
+      .set("ts", ts);
   request.state = state;
   request.event = event;
   store(request);
@@ -321,10 +337,12 @@ std::optional<std::string> Allocation::hopeless(const Request& request) const {
   auto amount = grant_amount(request.grant, pool->unit);
   if (!amount) return "pool " + pool->name + " counts in " + pool->unit + ", which a grant does not have";
   const std::string measured = std::to_string(*amount) + " " + pool->unit;
-  if (*amount > pool->capacity) return measured + " can never fit pool " + pool->name + " with a capacity of " + std::to_string(pool->capacity);
+  if (*amount > pool->capacity)
+    return measured + " can never fit pool " + pool->name + " with a capacity of " + std::to_string(pool->capacity);
   auto quota = pool->quotas.find(request.division_id);
   if (quota != pool->quotas.end() && *amount > quota->second)
-    return measured + " can never fit the quota of " + std::to_string(quota->second) + " that division " + request.division_id + " has in pool " + pool->name;
+    return measured + " can never fit the quota of " + std::to_string(quota->second) + " that division " + request.division_id +
+           " has in pool " + pool->name;
   return std::nullopt;
 }
 
@@ -336,8 +354,8 @@ std::string Allocation::why_it_waits(const Request& request) const {
     return "quota: division " + request.division_id + " holds " + std::to_string(use.held(request.division_id)) + " of " +
            std::to_string(pool->quotas.at(request.division_id)) + " " + use.unit + " in pool " + pool->name + ", " + asked;
   if (use.over_capacity(*pool, request))
-    return "pool full: " + std::to_string(use.used + use.reserved) + " of " + std::to_string(pool->capacity) + " " + use.unit + " of pool " + pool->name +
-           " are in use, " + asked;
+    return "pool full: " + std::to_string(use.used + use.reserved) + " of " + std::to_string(pool->capacity) + " " + use.unit +
+           " of pool " + pool->name + " are in use, " + asked;
   return "pool full: requests that come first wait for pool " + pool->name + ", " + asked;
 }
 
@@ -378,8 +396,14 @@ Allocation::Request Allocation::load(std::string_view allocation_id) const {
 
 void Allocation::store(const Request& request) {
   const Grant& g = request.grant;
-  Json grant = Json::object().set("pool", g.pool).set("cpu", g.cpu).set("gpu", g.gpu).set("memoryMB", g.memory_mb).set("priority", g.priority);
-  Json row = Json::object().set("entityId", request.entity_id).set("divisionId", request.division_id).set("grant", std::move(grant));
+  Json grant = Json::object()
+                   .set("pool", g.pool)
+                   .set("cpu", g.cpu)
+                   .set("gpu", g.gpu)
+                   .set("memoryMB", g.memory_mb)
+                   .set("priority", g.priority);
+  Json row =
+      Json::object().set("entityId", request.entity_id).set("divisionId", request.division_id).set("grant", std::move(grant));
   row.set("confidence", optional_number(request.confidence)).set("ts", request.ts).set("sequence", request.sequence);
   row.set("state", request.state).set("event", request.event);
   rows_.put(row_key(kAllocationPrefix, request.id), canonical(row));
@@ -400,14 +424,19 @@ void Allocation::store_pool(const std::string& name, const PoolUse& use) {
       divisions.set(division, Json::object().set("held", part.held).set("grants", part.grants).set("waiting", part.waiting));
   // What is not in use leaves no trace: equal use is equal state, whatever happened before.
   if (divisions.as_object().empty()) return rows_.erase(row_key(kPoolPrefix, name));
-  rows_.put(row_key(kPoolPrefix, name),
-            canonical(Json::object().set("unit", use.unit).set("used", use.used).set("reserved", use.reserved).set("divisions", std::move(divisions))));
+  rows_.put(row_key(kPoolPrefix, name), canonical(Json::object()
+                                                      .set("unit", use.unit)
+                                                      .set("used", use.used)
+                                                      .set("reserved", use.reserved)
+                                                      .set("divisions", std::move(divisions))));
 }
 
 std::vector<std::string> Allocation::entity_allocations(std::string_view entity_id) const {
   std::vector<std::string> ids;
-  if (auto row = rows_.get(row_key(kEntityPrefix, entity_id)))
-    for (const Json& id : parse_row(*row).as_array()) ids.push_back(id.as_string());
+  auto row = rows_.get(row_key(kEntityPrefix, entity_id));
+  if (!row) return ids;
+  const Json stored = parse_row(*row);
+  for (const Json& id : stored.as_array()) ids.push_back(id.as_string());
   return ids;
 }
 
@@ -420,7 +449,8 @@ void Allocation::store_entity(std::string_view entity_id, const std::vector<std:
 
 Result<Json> allocations_json(const state::Reader& reader) {
   std::map<int64_t, Json> in_order;
-  TRY(scan_json(reader, kAllocationPrefix, [&](std::string_view, Json row) { in_order[integer_of(row, "sequence")] = *row.find("event"); }));
+  TRY(scan_json(reader, kAllocationPrefix,
+                [&](std::string_view, Json row) { in_order[integer_of(row, "sequence")] = *row.find("event"); }));
   Json events = Json::array();
   for (auto& [sequence, event] : in_order) events.push_back(std::move(event));
   return events;
@@ -450,7 +480,8 @@ Result<Json> pools_json(const state::Reader& reader) {
     const int64_t capacity = std::max(entry.pool.capacity, used + reserved);
     Json quotas = Json::array();
     for (const auto& [division, quota] : entry.pool.quotas)
-      quotas.push_back(Json::object().set("divisionId", division).set("quota", std::max(quota, held(division))).set("used", held(division)));
+      quotas.push_back(
+          Json::object().set("divisionId", division).set("quota", std::max(quota, held(division))).set("used", held(division)));
     Json row = Json::object().set("pool", name).set("unit", entry.pool.unit).set("capacity", capacity).set("used", used);
     row.set("reserved", reserved).set("available", capacity - used - reserved).set("quotas", std::move(quotas));
     shown.push_back(std::move(row));

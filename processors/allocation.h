@@ -77,8 +77,8 @@ class Allocation final : public Processor {
 
 /// The last event of each allocation, in folding order. Errors: those of the reader; kCorrupt.
 Result<Json> allocations_json(const state::Reader& reader);
-/// {"pool","unit","capacity","used","reserved","available","quotas":[{"divisionId","quota","used"}]} of each pool that is configured
-/// or still in use, by name. Errors: those of the reader; kCorrupt.
+/// {"pool","unit","capacity","used","reserved","available","quotas":[{"divisionId","quota","used"}]} of each pool that is
+/// configured or still in use, by name. Errors: those of the reader; kCorrupt.
 Result<Json> pools_json(const state::Reader& reader);
 
 }  // namespace assay::processors

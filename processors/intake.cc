@@ -39,9 +39,15 @@ void accepted(Outputs& outputs) {
 }
 
 MemberReader::MemberReader(const RecordView& record) : record_(record) {
-  if (!record.value || record.value->empty()) return refuse(Reason::kEmpty, "the record has no value");
+  if (!record.value || record.value->empty()) {
+    refuse(Reason::kEmpty, "the record has no value");
+    return;
+  }
   auto parsed = parse_json(*record.value);
-  if (!parsed) return refuse(Reason::kNotJson, parsed.error().message);
+  if (!parsed) {
+    refuse(Reason::kNotJson, parsed.error().message);
+    return;
+  }
   document_ = std::move(parsed).value();
   if (!document_.is_object()) refuse(Reason::kWrongType, "the value is no JSON object");
 }
@@ -146,7 +152,8 @@ std::optional<double> optional_number(const Json& document, std::string_view nam
   return found && found->is_number() ? std::optional(found->as_number()) : std::nullopt;
 }
 
-Result<void> scan_json(const state::Reader& reader, std::string_view prefix, const std::function<void(std::string_view, Json)>& row) {
+Result<void> scan_json(const state::Reader& reader, std::string_view prefix,
+                       const std::function<void(std::string_view, Json)>& row) {
   std::optional<Error> broken;
   TRY(reader.scan(prefix, [&](std::string_view key, std::string_view value) {
     auto parsed = parse_json(value);

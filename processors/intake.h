@@ -22,13 +22,13 @@ class MemberReader {
  public:
   explicit MemberReader(const RecordView& record);
 
-  std::string_view text(std::string_view name);                  // a string
-  std::string_view id(std::string_view name);                    // a string of 1 to kMaxIdBytes bytes
-  Id record_id(std::string_view name);                           // 32 hex digits
-  int64_t time_ms(std::string_view name);                        // RFC 3339
-  int64_t count(std::string_view name);                          // a whole number, 0 to 2^53
-  std::optional<double> share(std::string_view name);            // null, or a number from 0 to 1
-  void require_key(std::string_view expected);                   // the record's key must be this
+  std::string_view text(std::string_view name);        // a string
+  std::string_view id(std::string_view name);          // a string of 1 to kMaxIdBytes bytes
+  Id record_id(std::string_view name);                 // 32 hex digits
+  int64_t time_ms(std::string_view name);              // RFC 3339
+  int64_t count(std::string_view name);                // a whole number, 0 to 2^53
+  std::optional<double> share(std::string_view name);  // null, or a number from 0 to 1
+  void require_key(std::string_view expected);         // the record's key must be this
   void refuse(Reason reason, std::string detail);
 
   bool good() const { return !reject_; }
@@ -51,6 +51,7 @@ std::optional<double> optional_number(const Json& document, std::string_view nam
 inline Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
 /// Calls `row` with the rest of the key and the document of each row with the prefix. Errors: those of the reader; kCorrupt.
-Result<void> scan_json(const state::Reader& reader, std::string_view prefix, const std::function<void(std::string_view, Json)>& row);
+Result<void> scan_json(const state::Reader& reader, std::string_view prefix,
+                       const std::function<void(std::string_view, Json)>& row);
 
 }  // namespace assay::processors

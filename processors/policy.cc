@@ -24,7 +24,8 @@ std::string number(double value) {
 Answer deny_pool(const Rules& rules, const PolicyQuestion& question) {
   if (!question.grant) return pass("nothing is granted");
   for (const std::string& pattern : rules.policy.deny_pools)
-    if (glob_match(pattern, question.grant->pool)) return deny("pool " + question.grant->pool + " matches " + pattern + " of the deny list");
+    if (glob_match(pattern, question.grant->pool))
+      return deny("pool " + question.grant->pool + " matches " + pattern + " of the deny list");
   return pass("pool " + question.grant->pool + " is not on the deny list");
 }
 
@@ -36,7 +37,8 @@ Answer max_delta(const Rules& rules, const PolicyQuestion& question) {
   if (!amount) return failed("pool " + pool->name + " counts in " + pool->unit + ", which a grant does not have");
   std::string measured = std::to_string(*amount) + " " + pool->unit;
   if (*amount < 0) return failed("the grant of " + measured + " is less than nothing");
-  if (static_cast<double>(*amount) > rules.policy.max_delta) return deny(measured + " is more than the largest delta of " + number(rules.policy.max_delta));
+  if (static_cast<double>(*amount) > rules.policy.max_delta)
+    return deny(measured + " is more than the largest delta of " + number(rules.policy.max_delta));
   return pass(measured + " is within the largest delta of " + number(rules.policy.max_delta));
 }
 
@@ -44,7 +46,8 @@ Answer min_confidence(const Rules& rules, const PolicyQuestion& question) {
   if (!question.grant) return pass("nothing is granted");
   if (!question.confidence) return failed("the score has no confidence");
   std::string measured = "confidence " + number(*question.confidence);
-  if (*question.confidence < rules.policy.min_confidence) return quarantine(measured + " is below " + number(rules.policy.min_confidence));
+  if (*question.confidence < rules.policy.min_confidence)
+    return quarantine(measured + " is below " + number(rules.policy.min_confidence));
   return pass(measured + " is not below " + number(rules.policy.min_confidence));
 }
 

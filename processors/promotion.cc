@@ -60,11 +60,11 @@ struct Promotion::Score {
 
 struct Promotion::Agent {
   bool promoted = false;
-  std::vector<Hour> hours;             // the closed 1h windows in (E-3h, E], rising
-  std::optional<Lower24h> lower_24h;   // the last one
-  std::optional<int64_t> applied_ms;   // E of the last applied decision
-  std::vector<int64_t> week_ms;        // E of the applied decisions in (E-7d, E], rising
-  std::optional<Hold> hold;            // told already
+  std::vector<Hour> hours;            // the closed 1h windows in (E-3h, E], rising
+  std::optional<Lower24h> lower_24h;  // the last one
+  std::optional<int64_t> applied_ms;  // E of the last applied decision
+  std::vector<int64_t> week_ms;       // E of the applied decisions in (E-7d, E], rising
+  std::optional<Hold> hold;           // told already
 
   const Hour* hour(int64_t end_ms) const {
     for (const Hour& h : hours)
@@ -117,7 +117,8 @@ void Promotion::fold_score(const Input& input, Outputs& outputs) {
   now.confidence = read.share("confidence");
   now.samples = read.count("samples");
   read.require_key(now.agent_id);
-  if (now.window != "1h" && now.window != "24h" && now.window != "7d") read.refuse(Reason::kWrongType, "\"window\" is none of 1h, 24h, 7d");
+  if (now.window != "1h" && now.window != "24h" && now.window != "7d")
+    read.refuse(Reason::kWrongType, "\"window\" is none of 1h, 24h, 7d");
   if (floor_to(now.end_ms, kHourMs) != now.end_ms) read.refuse(Reason::kBadTimestamp, "\"windowEnd\" is not on the hour");
   if (!read.good()) return dead_letter(input, read.reject(), outputs);
   if (now.window == "7d") return accepted(outputs);  // decides nothing
@@ -172,7 +173,8 @@ void Promotion::decide(const Score& now, Agent& agent, Outputs& outputs) {
                  std::string(choice.policy.explanation());
   } else if (agent.applied_ms && now.end_ms - *agent.applied_ms < rules.cooldown_ms) {
     choice.stopped_by = "cooldown";
-    choice.why = "the decision of " + format_rfc3339_ms(*agent.applied_ms) + " is less than " + format_duration_ms(rules.cooldown_ms) + " old";
+    choice.why = "the decision of " + format_rfc3339_ms(*agent.applied_ms) + " is less than " +
+                 format_duration_ms(rules.cooldown_ms) + " old";
   } else if (static_cast<int64_t>(agent.week_ms.size()) >= rules.max_per_week) {
     choice.stopped_by = "rate-limit";
     choice.why = std::to_string(agent.week_ms.size()) + " requests in 7 days are as many as max_per_week allows";
@@ -229,8 +231,8 @@ void Promotion::emit(const Score& now, const Agent& agent, const Choice& choice,
   Json asked = Json::object().set("requestId", id.hex()).set("entityId", now.agent_id).set("divisionId", now.division_id);
   asked.set("action", choice.wanted).set("policy", policy);
   outputs.records.push_back(audit_output(ids_.next(), now.id, "policy.decision", kRequestedBy, ts, source, std::move(asked)));
-  outputs.records.push_back(
-      audit_output(ids_.next(), now.id, applied ? "promotion.applied" : "promotion.hold", kRequestedBy, ts, source, std::move(event)));
+  outputs.records.push_back(audit_output(ids_.next(), now.id, applied ? "promotion.applied" : "promotion.hold", kRequestedBy, ts,
+                                         source, std::move(event)));
 }
 
 Promotion::Agent Promotion::load(std::string_view agent_id) const {
@@ -240,22 +242,29 @@ Promotion::Agent Promotion::load(std::string_view agent_id) const {
   Json row = parse_row(*text);
   agent.promoted = row.bool_or("promoted", false);
   for (const Json& h : row.find("hours")->as_array())
-    agent.hours.push_back({integer_of(h, "end"), optional_number(h, "score"), integer_of(h, "samples"), std::string(h.string_or("id", ""))});
-  if (const Json* day = row.find("day")) agent.lower_24h = Lower24h{integer_of(*day, "end"), optional_number(*day, "lower"), std::string(day->string_or("id", ""))};
+    agent.hours.push_back(
+        {integer_of(h, "end"), optional_number(h, "score"), integer_of(h, "samples"), std::string(h.string_or("id", ""))});
+  if (const Json* day = row.find("day"))
+    agent.lower_24h = Lower24h{integer_of(*day, "end"), optional_number(*day, "lower"), std::string(day->string_or("id", ""))};
   if (row.find("applied")) agent.applied_ms = integer_of(row, "applied");
   for (const Json& applied : row.find("week")->as_array()) agent.week_ms.push_back(static_cast<int64_t>(applied.as_number()));
-  if (const Json* hold = row.find("hold")) agent.hold = Hold{std::string(hold->string_or("action", "")), std::string(hold->string_or("reason", ""))};
+  if (const Json* hold = row.find("hold"))
+    agent.hold = Hold{std::string(hold->string_or("action", "")), std::string(hold->string_or("reason", ""))};
   return agent;
 }
 
 void Promotion::store(std::string_view agent_id, const Agent& agent) {
   Json hours = Json::array(), week = Json::array();
   for (const Hour& h : agent.hours)
-    hours.push_back(Json::object().set("end", h.end_ms).set("score", optional_number(h.score)).set("samples", h.samples).set("id", h.id));
-  for (int64_t applied : agent.week_ms) week.push_back(applied);
+    hours.push_back(
+        Json::object().set("end", h.end_ms).set("score", optional_number(h.score)).set("samples", h.samples).set("id", h.id));
+  for (int64_t applied : agent.week_ms) week.as_array().emplace_back(applied);
   Json row = Json::object().set("promoted", agent.promoted).set("hours", std::move(hours)).set("week", std::move(week));
   if (agent.lower_24h)
-    row.set("day", Json::object().set("end", agent.lower_24h->end_ms).set("lower", optional_number(agent.lower_24h->lower)).set("id", agent.lower_24h->id));
+    row.set("day", Json::object()
+                       .set("end", agent.lower_24h->end_ms)
+                       .set("lower", optional_number(agent.lower_24h->lower))
+                       .set("id", agent.lower_24h->id));
   if (agent.applied_ms) row.set("applied", *agent.applied_ms);
   if (agent.hold) row.set("hold", Json::object().set("action", agent.hold->action).set("reason", agent.hold->reason));
   rows_.put(row_key(kAgentPrefix, agent_id), canonical(row));

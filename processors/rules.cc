@@ -12,7 +12,8 @@ std::string row_key(ConfigKind kind) { return "rules/" + std::string(config_kind
 
 Result<void> restore(std::string_view value, ConfigKind kind, Rules& rules) {
   TRY_ASSIGN(ConfigKind found, fold_config_event(value, rules));
-  if (found != kind) return Error{Errc::kCorrupt, "the row " + row_key(kind) + " holds rules of the kind " + std::string(config_kind_name(found))};
+  if (found != kind)
+    return Error{Errc::kCorrupt, "the row " + row_key(kind) + " holds rules of the kind " + std::string(config_kind_name(found))};
   return {};
 }
 
@@ -50,7 +51,7 @@ std::optional<ConfigKind> FoldedRules::fold(const Input& input, Outputs& outputs
 }
 
 Result<Rules> FoldedRules::read(const state::Reader& reader, std::span<const ConfigKind> kinds) {
-  Rules rules;
+  Rules rules = default_rules();
   for (ConfigKind kind : kinds) {
     TRY_ASSIGN(std::optional<std::string> value, reader.get(row_key(kind)));
     if (value) TRY(restore(*value, kind, rules));

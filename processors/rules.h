@@ -12,7 +12,7 @@ namespace assay::processors {
 /// Rules in force. Only the kinds that the processor depends on are kept: a change of any other leaves its digest alone.
 class FoldedRules {
  public:
-  /// Restores what was folded before; the kinds that no record has set have their defaults.
+  /// Restores what was folded before; a kind that no record has set yet is as in default_rules().
   FoldedRules(Rows& rows, std::vector<ConfigKind> kinds);
 
   const Rules& operator*() const { return rules_; }
@@ -27,7 +27,7 @@ class FoldedRules {
  private:
   Rows& rows_;
   std::vector<ConfigKind> kinds_;
-  Rules rules_;
+  Rules rules_ = default_rules();
 };
 
 }  // namespace assay::processors
