@@ -62,8 +62,8 @@ struct HttpOptions {
   int64_t write_timeout_ms = 30000;    // behaviour: of one response
   int64_t stop_timeout_ms = 3000;      // behaviour: what stop() gives to requests that are being answered
   int handler_threads = 4;             // performance
-  std::function<void(std::string_view why)> on_refused;  // "limit" | "timeout" | "malformed": a connection ended without an answer
-  std::function<void(int status)> on_response;           // counts answers
+  std::function<void(std::string_view why)> on_refused;  // "limit" | "timeout" | "too_large" | "malformed": no handler saw the request
+  std::function<void(int status)> on_response;           // every answer that was made
 };
 
 class HttpServer {

@@ -82,7 +82,7 @@ inline constexpr MetricSpec kMetricCatalogue[] = {
   {Metric::kPoolReserved, "assay_pool_reserved", MetricKind::kGauge, false, {"pool"}, "Units of a pool that are reserved and not yet applied."},
   {Metric::kPoolWaiting, "assay_pool_waiting", MetricKind::kGauge, true, {"pool"}, "Requests that wait for room in a pool."},
   {Metric::kHttpRequests, "assay_http_requests_total", MetricKind::kCounter, false, {"code"}, "HTTP answers by status code."},
-  {Metric::kHttpRefused, "assay_http_refused_total", MetricKind::kCounter, true, {"why"}, "HTTP connections that ended without an answer: limit, timeout, malformed."},
+  {Metric::kHttpRefused, "assay_http_refused_total", MetricKind::kCounter, true, {"why"}, "HTTP requests that no handler saw: limit, timeout, too_large, malformed."},
 };
 // clang-format on
 

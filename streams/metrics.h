@@ -3,8 +3,10 @@
 
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "streams/base.h"
 #include "streams/metric_catalogue.h"
@@ -13,6 +15,11 @@ namespace assay::streams {
 
 /// Values of a metric's labels, in the catalogue's order.
 using LabelValues = std::initializer_list<std::string_view>;
+
+struct GaugeSeries {
+  std::vector<std::string> labels;
+  double value = 0;
+};
 
 /// The numbers of one process. Safe from any thread.
 /// Metrics without labels are there from the start, as 0; one with labels appears with its first use (touch() for zeros).
@@ -33,8 +40,8 @@ class Metrics {
   void touch(Metric counter_or_gauge, LabelValues labels);
   /// Sets a gauge.
   void set(Metric gauge, double value, LabelValues labels = {});
-  /// Forgets all series of a labelled gauge, before they are set anew (partitions that moved away must not stay).
-  void clear(Metric gauge);
+  /// Replaces all series of a labelled gauge as one: what moved away does not stay, and no scrape falls in between.
+  void replace(Metric gauge, std::span<const GaugeSeries> series);
   /// Adds a value in seconds to a histogram. Buckets: 1 ms to 600 s.
   void observe(Metric histogram, double seconds, LabelValues labels = {});
 
