@@ -44,13 +44,17 @@ struct StoredLine {
 /// Gives stored rows in chain order, a block at a time; an empty block is the end.
 using LineSource = std::function<Result<std::vector<StoredLine>>()>;
 
-/// The line of a row: {"created_at","event_type","hash","id","payload","prev_hash","signature","signer_kid"}.
+/// The line of a row: {"created_at","event_type","hash","id","payload","prev_hash","signature","signer_kid"}, canonical.
 std::string audit_line(const SignedRow& row);
+/// Reads a line; its sequence stays 0. Every byte counts: audit_line() of the row gives the line again.
+/// With `payload`, the payload as a document besides. Errors: kCorrupt, naming the member.
+Result<SignedRow> parse_audit_line(std::string_view line, Json* payload = nullptr);
 
 /// A chain to read: its lines, what its head says, and the keys that came with it.
 struct StoredChain {
   LineSource lines;
   processors::ChainState head;
+  bool complete = true;  // the lines reach the head; else rows wait for their signatures
   SignerRegistry signers;
 };
 

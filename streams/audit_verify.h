@@ -26,7 +26,7 @@ struct VerifyReport {
   std::vector<Finding> findings;  // rows first; empty: verified
   int64_t rows = 0;               // proven, from the first
   std::string first_id, last_id;  // of the proven rows
-  std::string first_created_at, last_created_at;
+  int64_t first_created_at_us = 0, last_created_at_us = 0;
   std::string head_hash;          // of the last proven row
   bool keys_pinned = false;       // else the keys came with the rows, and prove only that the parts fit together
   bool signatures_checked = true;
