@@ -283,13 +283,13 @@ void Allocation::serve(const std::string& pool_name, std::string_view ts, std::s
     const std::string measured = std::to_string(use.amount(request)) + " " + pool->unit + " of pool " + pool_name;
     use.reserve(request);
     CHECK(use.used + use.reserved <= pool->capacity);
-    emit(request, "reserved", measured + (waited ? " became free" : " are free"), at, outputs);
+    emit(request, "reserved", "reserves " + measured + (waited ? " after a wait" : ""), at, outputs);
     use.apply(request);
     store_pool(pool_name, use);
     auto holdings = entity_allocations(request.entity_id);
     holdings.push_back(request.id);
     store_entity(request.entity_id, holdings);
-    emit(request, "applied", measured + " granted, nobody else has to confirm", at, outputs);
+    emit(request, "applied", "holds " + measured + ", nobody else has to confirm", at, outputs);
   }
 }
 
