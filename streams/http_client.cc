@@ -19,7 +19,8 @@ using ErrorCode = boost::system::error_code;
 
 constexpr uint64_t kMaxResponseBytes = uint64_t{1} << 30;
 
-// One request, one response, one connection. Beast's deadlines hold for asynchronous calls alone, so these are, each run to its end.
+// One request, one response, one connection. Beast's deadlines hold for asynchronous calls alone, so these are, each run to its
+// end.
 Result<HttpResponse> call(const asio::generic::stream_protocol::endpoint& endpoint, const std::string& where, std::string_view host,
                           http::verb method, std::string_view target, std::string_view body, int64_t timeout_ms) {
   const std::string attempt = "ask " + where + " for " + std::string(target) + ": ";

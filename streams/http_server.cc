@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -12,7 +13,6 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <thread>
@@ -32,9 +32,9 @@ using AnyStream = beast::basic_stream<asio::generic::stream_protocol>;
 using ErrorCode = boost::system::error_code;
 using std::chrono::milliseconds;
 
-constexpr size_t kDrainBytes = 4 << 20;     // of a refused body, read so that the client comes to read the answer
+constexpr size_t kDrainBytes = 4 << 20;  // of a refused body, read so that the client comes to read the answer
 constexpr milliseconds kDrainTime(2000);
-constexpr milliseconds kAcceptPause(100);   // after accept() failed: out of descriptors, most likely
+constexpr milliseconds kAcceptPause(100);  // after accept() failed: out of descriptors, most likely
 
 // A header that came from a handler must not begin a line of its own.
 std::string one_line(std::string text) {
@@ -138,13 +138,14 @@ class Session : public std::enable_shared_from_this<Session> {
     if (error == beast::error::timeout) return shared_.refused("timeout");
     if (error == http::error::header_limit || error == http::error::buffer_overflow) {
       shared_.refused("too_large");
-      return respond(error_response(431, "HEADERS_TOO_LARGE",
-                                    "the request's headers are longer than " + std::to_string(shared_.options.max_header_bytes) + " bytes"));
+      return respond(
+          error_response(431, "HEADERS_TOO_LARGE",
+                         "the request's headers are longer than " + std::to_string(shared_.options.max_header_bytes) + " bytes"));
     }
     if (error == http::error::body_limit) {
       shared_.refused("too_large");
-      return respond(error_response(413, "BODY_TOO_LARGE",
-                                    "the request's body is longer than " + std::to_string(shared_.options.max_body_bytes) + " bytes"));
+      return respond(error_response(
+          413, "BODY_TOO_LARGE", "the request's body is longer than " + std::to_string(shared_.options.max_body_bytes) + " bytes"));
     }
     if (error.category() != http::make_error_code(http::error::bad_method).category()) return;  // the connection broke
     shared_.refused("malformed");
@@ -303,7 +304,8 @@ class Server final : public HttpServer {
   Result<void> bind() {
     if (!shared_.options.tcp_address.empty()) TRY(bind_tcp(shared_.options.tcp_address));
     if (!shared_.options.unix_path.empty()) TRY(bind_unix(shared_.options.unix_path));
-    if (tcp_ == nullptr && unix_ == nullptr) return Error{Errc::kUsage, "open the HTTP server: neither a TCP address nor a socket path"};
+    if (tcp_ == nullptr && unix_ == nullptr)
+      return Error{Errc::kUsage, "open the HTTP server: neither a TCP address nor a socket path"};
     return {};
   }
 

@@ -18,12 +18,12 @@ namespace assay::streams {
 using HttpFields = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
-  std::string method;   // "GET"
-  std::string target;   // as sent: "/api/scores?window=1h"
-  std::string path;     // decoded, without the query
-  HttpFields query;     // decoded, in order
-  HttpFields params;    // what the {names} of the route matched, decoded
-  HttpFields headers;   // names in lower case
+  std::string method;  // "GET"
+  std::string target;  // as sent: "/api/scores?window=1h"
+  std::string path;    // decoded, without the query
+  HttpFields query;    // decoded, in order
+  HttpFields params;   // what the {names} of the route matched, decoded
+  HttpFields headers;  // names in lower case
   std::string body;
 
   std::optional<std::string_view> query_value(std::string_view name) const;
@@ -52,8 +52,8 @@ Error error_of(const HttpResponse& response);
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 
 struct HttpOptions {
-  std::string tcp_address;             // behaviour: "127.0.0.1:8050", "[::1]:0" (port 0: any free one); empty: none
-  std::string unix_path;               // behaviour: socket with mode 0600; empty: none
+  std::string tcp_address = {};        // behaviour: "127.0.0.1:8050", "[::1]:0" (port 0: any free one); empty: none
+  std::string unix_path = {};          // behaviour: socket with mode 0600; empty: none
   size_t max_connections = 256;        // behaviour: of each listener; further clients wait in the kernel's queue
   size_t max_header_bytes = 16 << 10;  // behaviour: 431 above
   size_t max_body_bytes = 1 << 20;     // behaviour: 413 above
@@ -62,8 +62,9 @@ struct HttpOptions {
   int64_t write_timeout_ms = 30000;    // behaviour: of one response
   int64_t stop_timeout_ms = 3000;      // behaviour: what stop() gives to requests that are being answered
   int handler_threads = 4;             // performance
-  std::function<void(std::string_view why)> on_refused;  // "limit" | "timeout" | "too_large" | "malformed": no handler saw the request
-  std::function<void(int status)> on_response;           // every answer that was made
+  std::function<void(std::string_view why)> on_refused =
+      {};                                            // "limit" | "timeout" | "too_large" | "malformed": no handler saw the request
+  std::function<void(int status)> on_response = {};  // every answer that was made
 };
 
 class HttpServer {
@@ -90,10 +91,10 @@ struct Readiness {
 
 /// What the owner answers at the fixed places; each is called on a handler thread.
 struct OperationsEndpoints {
-  std::function<Json()> health;           // GET /health: {"status":"ok",…}; 503 when status is not "ok"
-  std::function<Readiness()> ready;       // GET /ready: 503 until ready
-  std::function<std::string()> metrics;   // GET /metrics: exposition text
-  std::string_view status_page;           // GET /: HTML; lives as long as the server
+  std::function<Json()> health;          // GET /health: {"status":"ok",…}; 503 when status is not "ok"
+  std::function<Readiness()> ready;      // GET /ready: 503 until ready
+  std::function<std::string()> metrics;  // GET /metrics: exposition text
+  std::string_view status_page;          // GET /: HTML; lives as long as the server
 };
 void route_operations(HttpServer& server, OperationsEndpoints endpoints);
 

@@ -35,35 +35,56 @@ bool is_placeholder(std::string_view segment) { return segment.size() > 2 && seg
 
 std::string_view error_word(Errc code) {
   switch (code) {
-    case Errc::kUsage: return "BAD_REQUEST";
-    case Errc::kUnhealthy: return "UNHEALTHY";
-    case Errc::kTampered: return "TAMPERED";
-    case Errc::kRefused: return "REFUSED";
-    case Errc::kUnreachable: return "UNREACHABLE";
-    case Errc::kParity: return "PARITY_MISMATCH";
-    case Errc::kIncomplete: return "EVIDENCE_INCOMPLETE";
-    case Errc::kFenced: return "FENCED";
-    case Errc::kAborted: return "ABORTED";
-    case Errc::kAmbiguous: return "AMBIGUOUS";
-    case Errc::kCorrupt: return "CORRUPT";
-    case Errc::kTooLarge: return "TOO_LARGE";
-    case Errc::kNotFound: return "NOT_FOUND";
-    case Errc::kOutOfRange: return "OUT_OF_RANGE";
-    case Errc::kUnexpected: break;
+    case Errc::kUsage:
+      return "BAD_REQUEST";
+    case Errc::kUnhealthy:
+      return "UNHEALTHY";
+    case Errc::kTampered:
+      return "TAMPERED";
+    case Errc::kRefused:
+      return "REFUSED";
+    case Errc::kUnreachable:
+      return "UNREACHABLE";
+    case Errc::kParity:
+      return "PARITY_MISMATCH";
+    case Errc::kIncomplete:
+      return "EVIDENCE_INCOMPLETE";
+    case Errc::kFenced:
+      return "FENCED";
+    case Errc::kAborted:
+      return "ABORTED";
+    case Errc::kAmbiguous:
+      return "AMBIGUOUS";
+    case Errc::kCorrupt:
+      return "CORRUPT";
+    case Errc::kTooLarge:
+      return "TOO_LARGE";
+    case Errc::kNotFound:
+      return "NOT_FOUND";
+    case Errc::kOutOfRange:
+      return "OUT_OF_RANGE";
+    case Errc::kUnexpected:
+      break;
   }
   return "INTERNAL";
 }
 
 int error_status(Errc code) {
   switch (code) {
-    case Errc::kUsage: return 400;
-    case Errc::kNotFound: return 404;
+    case Errc::kUsage:
+      return 400;
+    case Errc::kNotFound:
+      return 404;
     case Errc::kRefused:
-    case Errc::kFenced: return 409;
-    case Errc::kTooLarge: return 413;
+    case Errc::kFenced:
+      return 409;
+    case Errc::kTooLarge:
+      return 413;
     case Errc::kUnreachable:
-    case Errc::kIncomplete: return 503;
-    default: return 500;
+    case Errc::kIncomplete:
+      return 503;
+    default:
+      return 500;
   }
 }
 
@@ -98,7 +119,9 @@ HttpResponse json_response(const Json& document, int status) {
 HttpResponse error_response(int status, std::string_view code, std::string_view message, Json details) {
   Json error = Json::object();
   // The canonical form takes valid UTF-8 alone, and a message may quote what somebody sent.
-  error.set("code", code).set("message", valid_utf8(message) ? std::string(message) : printable(message, 1000)).set("details", std::move(details));
+  error.set("code", code)
+      .set("message", valid_utf8(message) ? std::string(message) : printable(message, 1000))
+      .set("details", std::move(details));
   return json_response(Json::object().set("ok", false).set("error", std::move(error)), status);
 }
 
@@ -134,7 +157,9 @@ void route_operations(HttpServer& server, OperationsEndpoints endpoints) {
   });
   server.route("GET", "/", [page = endpoints.status_page](const HttpRequest&) {
     // The page loads nothing from elsewhere, and may not: its script and style stand in it.
-    return HttpResponse{200, "text/html; charset=utf-8", std::string(page),
+    return HttpResponse{200,
+                        "text/html; charset=utf-8",
+                        std::string(page),
                         {{"Content-Security-Policy",
                           "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
                           "img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}}};
@@ -244,7 +269,8 @@ Result<UnixSocketPath> UnixSocketPath::open(const std::string& path) {
   return UnixSocketPath(fd, "/proc/self/fd/" + std::to_string(fd) + "/" + path.substr(slash == std::string::npos ? 0 : slash + 1));
 }
 
-UnixSocketPath::UnixSocketPath(UnixSocketPath&& other) noexcept : fd_(std::exchange(other.fd_, -1)), text_(std::move(other.text_)) {}
+UnixSocketPath::UnixSocketPath(UnixSocketPath&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), text_(std::move(other.text_)) {}
 
 UnixSocketPath::~UnixSocketPath() {
   if (fd_ >= 0) ::close(fd_);

@@ -21,7 +21,8 @@ std::string duration_text(int64_t ms) {
     if (ms < kUnits[i].size_ms) continue;
     std::string text = std::to_string(ms / kUnits[i].size_ms) + kUnits[i].name;
     if (i + 1 < 4)
-      if (int64_t rest = ms % kUnits[i].size_ms / kUnits[i + 1].size_ms; rest > 0) text += std::to_string(rest) + kUnits[i + 1].name;
+      if (int64_t rest = ms % kUnits[i].size_ms / kUnits[i + 1].size_ms; rest > 0)
+        text += std::to_string(rest) + kUnits[i + 1].name;
     return text;
   }
   return "0ms";
@@ -70,9 +71,9 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
   while (next < range.end && sample.records_behind < options.count_limit) {
     auto left = std::chrono::duration_cast<Milliseconds>(deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0)
-      return Error{Errc::kUnreachable, "measure the lag of " + target.group + " on " + to_string(target.tp) + ": no records between offset " +
-                                           std::to_string(next.value) + " and the end " + std::to_string(range.end.value) + " within " +
-                                           duration_text(options.read_timeout_ms)};
+      return Error{Errc::kUnreachable, "measure the lag of " + target.group + " on " + to_string(target.tp) +
+                                           ": no records between offset " + std::to_string(next.value) + " and the end " +
+                                           std::to_string(range.end.value) + " within " + duration_text(options.read_timeout_ms)};
     TRY_ASSIGN(auto fetch, reader->poll(std::min(left, Milliseconds(200)), 1000));
     if (!fetch) continue;
     size_t seen = 0;
@@ -83,8 +84,10 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
       ++seen;
       next = record.offset + 1;
     }
-    if (seen == fetch->records.size()) next = std::max(next, fetch->next);  // past the markers behind them
-    else if (sample.records_behind < options.count_limit) next = range.end;
+    if (seen == fetch->records.size())
+      next = std::max(next, fetch->next);  // past the markers behind them
+    else if (sample.records_behind < options.count_limit)
+      next = range.end;
   }
   if (next < range.end) sample.records_behind += range.end - next;
   return sample;
@@ -110,7 +113,8 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
   for (const LagSample& s : history)
     if (s.committed && (!highest || *s.committed > *highest)) highest = s.committed;
   if (highest && (!now.committed || *now.committed < *highest))
-    return verdict(LagState::kRewound, "committed offset went back from " + offset_text(highest) + " to " + offset_text(now.committed));
+    return verdict(LagState::kRewound,
+                   "committed offset went back from " + offset_text(highest) + " to " + offset_text(now.committed));
 
   if (now.records_behind == 0) return verdict(LagState::kOk, "everything up to the end is processed");
   if (now.time_behind_ms <= rules.ok_ms)
@@ -123,8 +127,8 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
   if (!now.running && unchanged_ms >= rules.stopped_ms)
     return verdict(LagState::kStopped, "nothing was committed for " + duration_text(unchanged_ms) + " and " + waiting);
   if (unchanged_ms >= rules.stalled_ms)
-    return verdict(LagState::kStalled, "the committed offset stays at " + offset_text(now.committed) + " for " + duration_text(unchanged_ms) +
-                                           " and " + waiting);
+    return verdict(LagState::kStalled, "the committed offset stays at " + offset_text(now.committed) + " for " +
+                                           duration_text(unchanged_ms) + " and " + waiting);
 
   const LagSample* before = nullptr;
   for (const LagSample& s : history.first(history.size() - 1)) {
@@ -134,15 +138,17 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
   }
   const std::string behind = duration_text(now.time_behind_ms);
   if (before == nullptr)
-    return verdict(LagState::kFallingBehind, "the first unprocessed record is " + behind + " old, and there is no earlier sample to compare");
+    return verdict(LagState::kFallingBehind,
+                   "the first unprocessed record is " + behind + " old, and there is no earlier sample to compare");
   const std::string span = " in " + duration_text(now.at - before->at);
   if (now.time_behind_ms < before->time_behind_ms)
-    return verdict(LagState::kCatchingUp, "time behind fell from " + duration_text(before->time_behind_ms) + " to " + behind + span);
+    return verdict(LagState::kCatchingUp,
+                   "time behind fell from " + duration_text(before->time_behind_ms) + " to " + behind + span);
   if (now.records_behind < before->records_behind)
     return verdict(LagState::kCatchingUp, "records behind fell from " + std::to_string(before->records_behind) + " to " +
                                               std::to_string(now.records_behind) + span);
-  return verdict(LagState::kFallingBehind, "time behind went from " + duration_text(before->time_behind_ms) + " to " + behind + span +
-                                               " and the records from " + std::to_string(before->records_behind) + " to " +
+  return verdict(LagState::kFallingBehind, "time behind went from " + duration_text(before->time_behind_ms) + " to " + behind +
+                                               span + " and the records from " + std::to_string(before->records_behind) + " to " +
                                                std::to_string(now.records_behind));
 }
 
@@ -154,7 +160,8 @@ LagVerdict LagMonitor::record(const TopicPartition& tp, const std::string& group
   return judge_lag(samples, rules_);
 }
 
-Result<std::vector<LagRow>> LagMonitor::observe(Log& log, std::span<const LagTarget> targets, WallTime now, const LagOptions& options) {
+Result<std::vector<LagRow>> LagMonitor::observe(Log& log, std::span<const LagTarget> targets, WallTime now,
+                                                const LagOptions& options) {
   std::vector<LagRow> rows;
   for (const LagTarget& target : targets) {
     TRY_ASSIGN(LagSample sample, sample_lag(log, target, now, options));

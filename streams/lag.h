@@ -17,7 +17,8 @@
 namespace assay::streams {
 
 enum class LagState : uint8_t { kOk, kCatchingUp, kFallingBehind, kStalled, kStopped, kRewound, kAtRiskOfLoss };
-std::string_view lag_state_name(LagState state);  // "ok" "catching up" "falling behind" "stalled" "stopped" "rewound" "at risk of loss"
+std::string_view lag_state_name(
+    LagState state);  // "ok" "catching up" "falling behind" "stalled" "stopped" "rewound" "at risk of loss"
 constexpr bool is_healthy(LagState s) { return s == LagState::kOk || s == LagState::kCatchingUp; }
 
 /// One group on one partition, and what the asker knows about it.
@@ -42,8 +43,8 @@ struct LagSample {
 };
 
 struct LagOptions {
-  int64_t count_limit = 10000;      // behaviour: real records counted one by one from the committed offset
-  int64_t read_timeout_ms = 5000;   // behaviour: of one partition
+  int64_t count_limit = 10000;     // behaviour: real records counted one by one from the committed offset
+  int64_t read_timeout_ms = 5000;  // behaviour: of one partition
 };
 
 /// Looks at one target. `records_behind` counts real records: commit markers and aborted records between the committed offset
@@ -53,13 +54,13 @@ struct LagOptions {
 Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, const LagOptions& options = {});
 
 struct LagRules {
-  int64_t ok_ms = 60 * kSecondMs;              // younger than this is no news
-  int64_t min_span_ms = 10 * kSecondMs;        // samples closer than this do not show a trend
-  int64_t trend_ms = 2 * kMinuteMs;            // the trend is taken over this
-  int64_t stalled_ms = kMinuteMs;              // committed offset unchanged for this long with records waiting
-  int64_t stopped_ms = 10 * kMinuteMs;         // the same, when nobody knows whether the task runs
-  double loss_share = 0.8;                     // of the retention: the first unprocessed record is older
-  int64_t history_ms = 15 * kMinuteMs;         // samples older than this are forgotten
+  int64_t ok_ms = 60 * kSecondMs;        // younger than this is no news
+  int64_t min_span_ms = 10 * kSecondMs;  // samples closer than this do not show a trend
+  int64_t trend_ms = 2 * kMinuteMs;      // the trend is taken over this
+  int64_t stalled_ms = kMinuteMs;        // committed offset unchanged for this long with records waiting
+  int64_t stopped_ms = 10 * kMinuteMs;   // the same, when nobody knows whether the task runs
+  double loss_share = 0.8;               // of the retention: the first unprocessed record is older
+  int64_t history_ms = 15 * kMinuteMs;   // samples older than this are forgotten
 };
 
 struct LagVerdict {

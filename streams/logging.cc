@@ -29,7 +29,8 @@ char32_t decode(std::string_view sequence) {
   return c;
 }
 
-// Controls move a terminal's cursor; separators break lines in some viewers; bidi marks let a line show something else than it says.
+// Controls move a terminal's cursor; separators break lines in some viewers; bidi marks let a line show something else than it
+// says.
 bool is_unprintable(char32_t c) {
   return c < 0x20 || (c >= 0x7F && c <= 0x9F) || c == 0x2028 || c == 0x2029 || c == 0x061C || c == 0x200E || c == 0x200F ||
          (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == 0xFEFF;
@@ -132,7 +133,8 @@ void append_value(const LogField::Value& value, bool json, std::string& out) {
 void append_name(std::string_view name, bool dots, std::string& out) {
   if (name.empty()) out.push_back('_');
   for (char c : name.substr(0, 64)) {
-    bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (dots && (c == '.' || c == '-'));
+    bool fine =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (dots && (c == '.' || c == '-'));
     out.push_back(fine ? c : '_');
   }
 }
@@ -264,7 +266,9 @@ Result<void> configure_logging(LogOptions options) {
 void log_debug(std::string_view event, LogFields fields) { write(LogLevel::kDebug, event, {}, fields); }
 void log_info(std::string_view event, LogFields fields) { write(LogLevel::kInfo, event, {}, fields); }
 void log_warning(std::string_view event, LogFields fields) { write(LogLevel::kWarning, event, {}, fields); }
-void log_error(std::string_view event, std::string_view runbook, LogFields fields) { write(LogLevel::kError, event, runbook, fields); }
+void log_error(std::string_view event, std::string_view runbook, LogFields fields) {
+  write(LogLevel::kError, event, runbook, fields);
+}
 
 uint64_t errors_logged() { return error_count.load(std::memory_order_relaxed); }
 

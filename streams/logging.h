@@ -46,8 +46,9 @@ using LogFields = std::initializer_list<LogField>;
 struct LogOptions {
   LogLevel level = LogLevel::kInfo;  // lines below it are not written
   bool json = false;                 // one JSON object a line instead of key=value
-  std::string file;                  // empty: stderr
-  std::function<void(LogLevel, std::string_view line)> sink;  // instead of both, for tests and the simulator; one call at a time
+  std::string file = {};             // empty: stderr
+  std::function<void(LogLevel, std::string_view line)> sink =
+      {};  // instead of both, for tests and the simulator; one call at a time
 };
 
 /// Sets where lines go and how they look. Without a call: key=value on stderr from kInfo on.

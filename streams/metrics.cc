@@ -19,7 +19,8 @@ namespace assay::streams {
 
 namespace {
 
-// From one commit (milliseconds) to a backlog (minutes); the bars of 0.2, 0.5, 1 and 2 s are edges, so that shares of them are exact.
+// From one commit (milliseconds) to a backlog (minutes); the bars of 0.2, 0.5, 1 and 2 s are edges, so that shares of them are
+// exact.
 const prometheus::Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5,
                                                                  1,     2,      5,     10,   30,    60,   120, 300, 600};
 
@@ -50,15 +51,27 @@ struct Metrics::Impl {
       Entry& e = entries[static_cast<size_t>(spec.metric)];
       std::string name(spec.name), help(spec.help);
       switch (spec.kind) {
-        case MetricKind::kCounter: e.counters = &prometheus::BuildCounter().Name(name).Help(help).Register(registry); break;
-        case MetricKind::kGauge: e.gauges = &prometheus::BuildGauge().Name(name).Help(help).Register(registry); break;
-        case MetricKind::kHistogram: e.histograms = &prometheus::BuildHistogram().Name(name).Help(help).Register(registry); break;
+        case MetricKind::kCounter:
+          e.counters = &prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+          break;
+        case MetricKind::kGauge:
+          e.gauges = &prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+          break;
+        case MetricKind::kHistogram:
+          e.histograms = &prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
+          break;
       }
       if (spec.label_count() > 0) continue;
       switch (spec.kind) {
-        case MetricKind::kCounter: counter(spec.metric, {}); break;
-        case MetricKind::kGauge: gauge(spec.metric, LabelValues{}); break;
-        case MetricKind::kHistogram: histogram(spec.metric, {}); break;
+        case MetricKind::kCounter:
+          counter(spec.metric, {});
+          break;
+        case MetricKind::kGauge:
+          gauge(spec.metric, LabelValues{});
+          break;
+        case MetricKind::kHistogram:
+          histogram(spec.metric, {});
+          break;
       }
     }
   }
@@ -162,7 +175,8 @@ std::string Metrics::exposition() const {
     return labels;
   };
   for (auto& family : families)
-    std::sort(family.metric.begin(), family.metric.end(), [&](const auto& a, const auto& b) { return labels_of(a) < labels_of(b); });
+    std::sort(family.metric.begin(), family.metric.end(),
+              [&](const auto& a, const auto& b) { return labels_of(a) < labels_of(b); });
   std::ostringstream out;
   prometheus::TextSerializer().Serialize(out, families);
   return std::move(out).str();
