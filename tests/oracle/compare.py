@@ -101,7 +101,8 @@ def compare_order(expected, actual, differences):
         for row in rows:
             place = (row["windowEnd"], WINDOW_ORDER[row["window"]])
             if last.get(row["agentId"], place) > place:
-                differences.add(f"{side} {row['agentId']} {row['window']} {row['windowEnd']}", "rising ends", "one that comes too late")
+                where = f"{side} {row['agentId']} {row['window']} {row['windowEnd']}"
+                differences.add(where, "rising ends", "one that comes too late")
             last[row["agentId"]] = place
 
 

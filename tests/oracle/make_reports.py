@@ -34,7 +34,8 @@ class Agent:
         if kind < 0.04:
             return (clock // unit + 1) * unit + rng.choice([-1, 0, 0, 1])  # beside or on a boundary
         if kind < 0.06:
-            return ((clock - self.options.grace) // unit + 1) * unit + self.options.grace + rng.choice([-1, 0, 0, 1])  # closes, or just not
+            grace = self.options.grace
+            return ((clock - grace) // unit + 1) * unit + grace + rng.choice([-1, 0, 0, 1])  # closes, or just not
         if kind < 0.12:
             return clock  # a burst
         if self.manner == "steady":
@@ -133,7 +134,8 @@ class Agent:
 
 
 BAD = (b"", b"not json", b'{"agentId":"a"', b"[]", b'{"agentId":7,"metricSet":{"m":1},"timestamp":"2024-01-01T00:00:00Z"}',
-       b'{"metricSet":{"m":1},"timestamp":"2024-01-01T00:00:00Z"}', b'{"agentId":"a","metricSet":{},"timestamp":"2024-01-01T00:00:00Z"}',
+       b'{"metricSet":{"m":1},"timestamp":"2024-01-01T00:00:00Z"}',
+       b'{"agentId":"a","metricSet":{},"timestamp":"2024-01-01T00:00:00Z"}',
        b'{"agentId":"a","metricSet":{"m":1}}', b'{"agentId":"a","metricSet":{"m":1e13},"timestamp":"2024-01-01T00:00:00Z"}',
        b'{"agentId":"a","metricSet":{"m":"1"},"timestamp":"2024-01-01T00:00:00Z"}',
        b'{"agentId":"a","metricSet":{"m":1},"timestamp":"2024-01-01 00:00:00"}',

@@ -455,7 +455,8 @@ def agent_score(agent, window, end, config):
     score = lower = upper = confidence = None
     if weighted:
         exact = sum(part.weight * part.normalized for part in weighted) / weights
-        squared_error = sum((part.weight / part.span) ** 2 * part.variance_or_largest / part.count for part in weighted) / weights**2
+        squared_error = sum((part.weight / part.span) ** 2 * part.variance_or_largest / part.count
+                            for part in weighted) / weights**2
         margin = Fraction(196, 100) * square_root(squared_error)
         exact_lower, exact_upper = clip(exact - margin), clip(exact + margin)
         score, lower, upper = rounded(exact), rounded(exact_lower), rounded(exact_upper)
@@ -463,7 +464,8 @@ def agent_score(agent, window, end, config):
 
     def component_row(part):
         return {"metric": part.metric, "count": part.count, "mean": float(part.mean),
-                "variance": None if part.variance is None else float(part.variance), "min": part.min / MICRO, "max": part.max / MICRO,
+                "variance": None if part.variance is None else float(part.variance), "min": part.min / MICRO,
+                "max": part.max / MICRO,
                 "normalized": rounded(part.normalized) if part.rule else None, "weight": float(part.weight),
                 "contribution": rounded(part.weight * part.normalized / weights) if part.weight else 0.0}
 
@@ -557,7 +559,8 @@ def promotions(fold, gate=allow_everything):
             reason = "cooldown"
         if reason is None and sum(end - 7 * DAY < e <= end for e in entity.applied) >= config.max_per_week:
             reason = "rate_limit"
-        event = {"entityId": agent.id, "divisionId": row["divisionId"], "action": action, "status": "applied", "score": row["score"],
+        event = {"entityId": agent.id, "divisionId": row["divisionId"], "action": action, "status": "applied",
+                 "score": row["score"],
                  "confidence": row["confidence"], "ts": format_time(end)}
         if reason is None:
             entity.promoted = action == "promote"
