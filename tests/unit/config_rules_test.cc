@@ -12,25 +12,6 @@
 
 namespace assay::schemas {
 
-// BEGIN local durations
-std::optional<int64_t> parse_duration_ms(std::string_view text) {
-  size_t i = 0;
-  int64_t n = 0;
-  while (i < text.size() && text[i] >= '0' && text[i] <= '9') n = n * 10 + (text[i++] - '0');
-  if (i == 0) return std::nullopt;
-  const std::string_view unit = text.substr(i);
-  for (auto [name, ms] :
-       {std::pair<std::string_view, int64_t>{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}})
-    if (unit == name) return n * ms;
-  return std::nullopt;
-}
-std::string format_duration_ms(int64_t ms) {
-  for (auto [name, unit] : {std::pair<std::string_view, int64_t>{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}})
-    if (ms != 0 && ms % unit == 0 && !(unit == 86400000 && ms == unit)) return std::to_string(ms / unit) + std::string(name);
-  return std::to_string(ms) + "ms";
-}
-// END local durations
-
 namespace {
 
 using ::testing::ElementsAre;
