@@ -67,6 +67,13 @@ Result<int64_t> decimal(const Json& document, std::string_view name) {
 
 }  // namespace
 
+std::string anchor_of(const RecordView& record) {
+  const UInt128 hash = xxh3_128(record.value.value_or(std::string_view{}), static_cast<uint64_t>(record.timestamp.value));
+  Id digits;
+  for (size_t i = 0; i < digits.bytes.size(); ++i) digits.bytes[i] = static_cast<uint8_t>(hash >> (120 - 8 * i));
+  return digits.hex();
+}
+
 Sha256Digest chain_hash(std::string_view payload, const std::optional<Sha256Digest>& prev_hash) {
   return sha256(payload, prev_hash ? as_bytes(*prev_hash) : std::string_view{});
 }
@@ -109,6 +116,7 @@ ChainStep fold_audit_record(const RecordView& record, const std::optional<Writer
   state.head_id = row.id;
   state.last_created_at_us = row.created_at_us;
   state.last_offset = record.offset;
+  state.anchor = anchor_of(record);
   return row;
 }
 
@@ -132,6 +140,7 @@ Json chain_state_to_json(const ChainState& state) {
   Json writers = Json::object();
   for (const auto& [writer, n] : state.writers) writers.set(writer, std::to_string(n));
   Json out = Json::object();
+  out.set("anchor", state.anchor);
   out.set("headHash", state.sequence > 0 ? Json(to_hex(as_bytes(state.head_hash))) : Json());
   out.set("headId", state.head_id).set("lastCreatedAtUs", std::to_string(state.last_created_at_us));
   out.set("lastOffset", std::to_string(state.last_offset.value)).set("nextOffset", std::to_string(state.next_offset.value));
@@ -149,6 +158,7 @@ Result<ChainState> chain_state_from_json(const Json& document) {
   state.last_offset = Offset(last_offset);
   state.next_offset = Offset(next_offset);
   state.head_id = document.string_or("headId", "");
+  state.anchor = document.string_or("anchor", "");
   const Json* hash = document.find("headHash");
   if (hash == nullptr || hash->is_string() != (state.sequence > 0)) return bad_state("headHash");
   if (hash->is_string()) {

@@ -27,7 +27,8 @@ struct ChainState {
   Sha256Digest head_hash{};       // of the last row
   std::string head_id;            // of the last row
   int64_t last_created_at_us = 0; // of the last row
-  Offset last_offset{-1};         // of the record that made the last row: an anchor that shows a log of another origin
+  Offset last_offset{-1};         // of the record that made the last row
+  std::string anchor;             // XXH3-128 of that record's value, seeded by its timestamp: shows a log of another origin
   Offset next_offset{0};          // first record not folded yet
   std::map<std::string, uint64_t, std::less<>> writers;  // last n of each writer
   bool operator==(const ChainState&) const = default;
@@ -44,6 +45,9 @@ struct AuditRow {
   Sha256Digest hash{};
   bool operator==(const AuditRow&) const = default;
 };
+
+/// Anchor of a record, 32 hex digits.
+std::string anchor_of(const RecordView& record);
 
 /// hash of a row: SHA-256(payload ‖ 32 raw bytes of the previous hash); the first row appends nothing.
 Sha256Digest chain_hash(std::string_view payload, const std::optional<Sha256Digest>& prev_hash);

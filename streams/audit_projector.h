@@ -47,7 +47,6 @@ class AuditProjector {
   const AuditProjectorCounters& counters() const { return counters_; }
 
  private:
-  struct Batch;
   class Run;
   Log& log_;
   AuditSink& sink_;

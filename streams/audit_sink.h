@@ -38,7 +38,8 @@ class AuditSink {
 /// One stored row as an archive has it: a line of canonical JSON, without newline, and where it was found.
 struct StoredLine {
   std::string text;
-  std::string place;  // "audit-events/2026/05/01/000000000001-000000010000.jsonl.gz:17" | "audit_events sequence 17"
+  std::string place;     // "audit-events/2026/05/01/000000000001-000000010000.jsonl.gz:17" | "audit_events sequence 17"
+  int64_t sequence = 0;  // where it is stored beside the row; 0: its place in the order says it
 };
 
 /// Gives stored rows in chain order, a block at a time; an empty block is the end.

@@ -115,8 +115,10 @@ class RowProver {
     running_.push_back(std::async(std::launch::async, [lines = std::move(filling_), first, signers = signers_]() mutable {
       Judged judged{std::move(lines), {}};
       judged.verdicts.reserve(judged.lines.size());
-      for (size_t i = 0; i < judged.lines.size(); ++i)
-        judged.verdicts.push_back(judge_row(judged.lines[i], first + static_cast<int64_t>(i), signers));
+      for (size_t i = 0; i < judged.lines.size(); ++i) {
+        const StoredLine& line = judged.lines[i];
+        judged.verdicts.push_back(judge_row(line, line.sequence != 0 ? line.sequence : first + static_cast<int64_t>(i), signers));
+      }
       return judged;
     }));
     filling_.clear();
@@ -133,7 +135,15 @@ class RowProver {
   /// Joins a judged row to the chain.
   void follow(RowVerdict& verdict, const StoredLine& line) {
     ++sequence_;
-    if (verdict.check.empty()) judge_link(verdict);
+    if (line.sequence != 0 && line.sequence != sequence_) {
+      if (verdict.check.empty()) {
+        verdict.check = "sequence";
+        verdict.detail = "its sequence is " + std::to_string(line.sequence) + ", the row before it calls for " + std::to_string(sequence_);
+      }
+      sequence_ = line.sequence;
+    } else if (verdict.check.empty()) {
+      judge_link(verdict);
+    }
     if (!verdict.check.empty()) {
       broken_ = true;
       if (row_findings_++ < kRowFindingsMax)
