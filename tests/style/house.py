@@ -17,7 +17,7 @@ THIRD_PARTY = {
     "openssl/*": ["schemas/hash.cc"],
     "rocksdb/*": ["state/rocksdb_store.cc"],
     "boost/multiprecision/*": ["processors/exact.cc"],
-    "librdkafka/*": ["streams/kafka_*.cc", "streams/kafka_log_client.h"],
+    "librdkafka/*": ["streams/kafka_*.cc", "streams/kafka_log_client.h", "streams/kafka_log_parts.h"],
     "pqxx/*": ["streams/postgres_sink.cc"],
     "sodium.h": ["streams/signer_sodium.cc"],
     "spdlog/*": ["streams/logging.cc"],
@@ -127,10 +127,17 @@ def third_party(tree):
                 problems.append(f"{path} includes {name}: allowed in {where}")
             elif path.endswith(".h"):
                 private.setdefault(path, set()).update(sum(allowed, []))
-    for path, text in sorted(tree.code().items()):
-        for kind, name in includes(text):
-            if kind == '"' and name in private and not matches(path, private[name]):
-                problems.append(f"{path} includes {name}: that header holds a library and belongs to {', '.join(sorted(private[name]))}")
+    pending = list(private)
+    while pending:
+        header = pending.pop()
+        for path, text in sorted(tree.code().items()):
+            if not any(kind == '"' and name == header for kind, name in includes(text)):
+                continue
+            if not matches(path, private[header]):
+                problems.append(f"{path} includes {header}: that header holds a library and belongs to {', '.join(sorted(private[header]))}")
+            elif path.endswith(".h") and path not in private:  # it hands the library on
+                private[path] = private[header]
+                pending.append(path)
     return problems
 
 
