@@ -138,7 +138,7 @@ class AuditProjector::Run {
       p_.counters_.refused.fetch_add(1, std::memory_order_relaxed);
       return retrying<void>([&] { return options_.dead_letter(record, refused->reason, refused->detail); });
     } else if (auto* gap = std::get_if<processors::InputGap>(&step)) {
-      return Error{Errc::kCorrupt, "INPUT_GAP: projecting " + to_string(partition_) + " at offset " + std::to_string(record.offset.value) + ": writer " +
+      return Error{Errc::kIncomplete, "INPUT_GAP: projecting " + to_string(partition_) + " at offset " + std::to_string(record.offset.value) + ": writer " +
                                        gap->writer + " sent record " + std::to_string(gap->found) + " where " + std::to_string(gap->expected) + " was due"};
     } else {
       p_.counters_.repeated.fetch_add(1, std::memory_order_relaxed);

@@ -38,7 +38,7 @@ class AuditProjector {
   AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options);
 
   /// Takes the sink over and projects until `stop`. An unreachable sink is tried again for as long as it takes.
-  /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED, INPUT_GAP), kOutOfRange (OFFSETS_LOST),
+  /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED), kIncomplete (INPUT_GAP), kOutOfRange (OFFSETS_LOST),
   /// and the log's own.
   Result<void> run(const std::atomic<bool>& stop);
 

@@ -56,10 +56,11 @@ RowVerdict judge_row(const StoredLine& line, int64_t sequence, const SignerRegis
   verdict.row = std::move(row).value();
   const processors::AuditRow& stored = verdict.row->row;
   Result<processors::EnvelopeView> envelope = processors::read_payload(payload);
-  verdict.event_id = envelope ? std::string(envelope->id) : stored.id;
+  verdict.event_id = stored.id;
   if (processors::chain_hash(stored.payload, stored.prev_hash) != stored.hash)
     return fail("hash", "SHA-256 of its payload and prev_hash is not its hash");
   if (!envelope) return fail("payload", envelope.error().message);
+  verdict.event_id = envelope->id;  // the hash vouches for it
   verdict.recorded_at_ms = envelope->recorded_at_ms;
   if (stored.id != envelope->id) return fail("metadata", "its id \"" + stored.id + "\" is not its payload's");
   if (stored.event_type != envelope->event_type)

@@ -53,8 +53,8 @@ TEST(AuditSigner, RegistryReadsEveryFormInUse) {
   const std::string key = signer->key().public_key, raw = from_base64(key).value();
   const std::string der = std::string("\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", 12) + raw;
   const std::string pem = "-----BEGIN PUBLIC KEY-----\\n" + to_base64(der) + "\\n-----END PUBLIC KEY-----\\n";
-  for (const std::string& id : {"signerId", "signer_kid", "id"})
-    for (const std::string& alg : {"algorithm", "alg"})
+  for (const std::string id : {"signerId", "signer_kid", "id"})
+    for (const std::string alg : {"algorithm", "alg"})
       for (const auto& [name, value] : std::map<std::string, std::string>{{"publicKey", key}, {"key", key}, {"public_key_pem", pem}}) {
         const std::string text = R"({"signers":[{")" + id + R"(":"k1",")" + name + R"(":")" + value + R"(",")" + alg + R"(":"ed25519","x":1}]})";
         Result<SignerRegistry> registry = SignerRegistry::parse(text);

@@ -16,6 +16,7 @@
 
 #include "processors/audit_chain.h"
 #include "processors/processor.h"
+#include "streams/archive_files.h"
 #include "streams/audit_sink.h"
 #include "streams/log.h"
 #include "streams/signer.h"
@@ -111,6 +112,13 @@ inline void write_text(const std::string& path, std::string_view text) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
   out.write(text.data(), static_cast<std::streamsize>(text.size()));
   CHECK(out.good());
+}
+
+/// Every file below a directory.
+inline std::vector<std::string> files_of(const std::string& dir) {
+  Result<std::vector<std::string>> names = list_files(dir);
+  CHECK(names.has_value());
+  return std::move(names).value();
 }
 
 inline std::shared_ptr<Signer> test_signer(const TempDir& dir, const std::string& name = "key") {
