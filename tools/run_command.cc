@@ -11,7 +11,7 @@
 #include "streams/logging.h"
 #include "streams/pipeline.h"
 #include "tools/commands.h"
-#include "tools/console.h"
+#include "tools/console/console.h"
 #include "tools/open_log.h"
 #include "tools/progress.h"
 #include "tools/projection.h"
@@ -77,7 +77,7 @@ class FrontDoor {
     endpoints.health = [] { return Json::object().set("status", "ok").set("kernelConfigured", false); };
     endpoints.ready = [this] { return ready(); };
     endpoints.metrics = [this] { return metrics_.exposition(); };
-    endpoints.status_page = kConsolePage;
+    endpoints.status_page = console_page();
     streams::route_operations(*server_, std::move(endpoints));
     server_->start();
     sampler_ = std::thread([this] { sample(); });
