@@ -31,9 +31,9 @@ class KafkaLog final : public Log {
     return kafka::open_reader(options_, from);
   }
   Result<std::unique_ptr<LogWriter>> open_writer(const std::string& transactional_id) override {
-    return kafka::open_writer(options_, limits_, transactional_id);
+    return kafka::open_writer(options_, knowledge_, transactional_id);
   }
-  Result<std::unique_ptr<LogProducer>> open_producer() override { return kafka::open_producer(options_, limits_); }
+  Result<std::unique_ptr<LogProducer>> open_producer() override { return kafka::open_producer(options_, knowledge_); }
 
   Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                            const std::string& instance_id) override;
@@ -43,13 +43,14 @@ class KafkaLog final : public Log {
 
  private:
   Result<std::vector<TopicConfig>> names();
+  Result<void> describe_topics(std::vector<TopicConfig>& topics);
   /// Sends an admin request and waits for its answer.
   Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op,
                        const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request);
   Result<void> wait_for_topic(const TopicConfig& topic);
 
   const KafkaLogOptions options_;
-  const std::shared_ptr<RecordLimits> limits_ = std::make_shared<RecordLimits>();
+  const std::shared_ptr<Knowledge> knowledge_ = std::make_shared<Knowledge>();
   const std::shared_ptr<Client> client_;  // metadata and administration
 };
 
@@ -84,18 +85,22 @@ Result<std::vector<TopicConfig>> KafkaLog::names() {
 }
 
 Result<void> KafkaLog::create_topics(std::span<const TopicConfig> topics) {
-  TRY_ASSIGN(const auto existing, names());
+  TRY_ASSIGN(auto existing, names());
+  std::erase_if(existing, [&](const auto& e) { return std::ranges::find(topics, e.name, &TopicConfig::name) == topics.end(); });
+  TRY(describe_topics(existing));
   std::vector<NewTopicPtr> wanted;
   std::vector<const TopicConfig*> configs;
   for (const TopicConfig& topic : topics) {
-    limits_->set(topic.name, topic.max_record_bytes);
-    if (std::ranges::find(existing, topic.name, &TopicConfig::name) != existing.end()) continue;
+    if (auto there = std::ranges::find(existing, topic.name, &TopicConfig::name); there != existing.end()) {
+      // A topic that somebody else made with other limits takes what its broker takes.
+      if (there->max_record_bytes == topic.max_record_bytes) knowledge_->set_limit(topic.name, topic.max_record_bytes);
+      continue;
+    }
+    knowledge_->set_limit(topic.name, topic.max_record_bytes);
     char text[512];
     NewTopicPtr request(rd_kafka_NewTopic_new(topic.name.c_str(), topic.partitions, options_.replication_factor, text, sizeof text));
     if (!request) return Error{Errc::kUsage, "creating topic " + topic.name + ": " + text};
-    // A batch of small records is larger than the largest record of a small-record topic.
-    const int64_t max_bytes = std::max(topic.max_record_bytes, schemas::kMaxRecordBytes) + kRoomBytes;
-    rd_kafka_NewTopic_set_config(request.get(), "max.message.bytes", std::to_string(max_bytes).c_str());
+    rd_kafka_NewTopic_set_config(request.get(), "max.message.bytes", std::to_string(topic.max_record_bytes + kRoomBytes).c_str());
     rd_kafka_NewTopic_set_config(request.get(), "cleanup.policy", topic.compacted ? "compact" : "delete");
     rd_kafka_NewTopic_set_config(request.get(), "retention.ms", std::to_string(topic.retention_ms).c_str());
     rd_kafka_NewTopic_set_config(request.get(), "message.timestamp.type", "CreateTime");
@@ -134,7 +139,13 @@ Result<void> KafkaLog::wait_for_topic(const TopicConfig& topic) {
 
 Result<std::vector<TopicConfig>> KafkaLog::topics() {
   TRY_ASSIGN(auto found, names());
-  if (found.empty()) return found;
+  TRY(describe_topics(found));
+  return found;
+}
+
+/// Fills in what the topics are configured to.
+Result<void> KafkaLog::describe_topics(std::vector<TopicConfig>& found) {
+  if (found.empty()) return {};
   std::vector<ResourcePtr> resources;
   std::vector<rd_kafka_ConfigResource_t*> raw;
   for (const TopicConfig& topic : found) {
@@ -159,10 +170,10 @@ Result<std::vector<TopicConfig>> KafkaLog::topics() {
       if (!value) continue;
       if (key == "cleanup.policy") topic->compacted = std::string_view(value).find("compact") != std::string_view::npos;
       if (key == "retention.ms") topic->retention_ms = std::stoll(value);
-      if (key == "max.message.bytes") topic->max_record_bytes = limits_->get(name, std::max<int64_t>(0, std::stoll(value) - kRoomBytes));
+      if (key == "max.message.bytes") topic->max_record_bytes = std::max<int64_t>(0, std::stoll(value) - kRoomBytes);
     }
   }
-  return found;
+  return {};
 }
 
 Result<OffsetRange> KafkaLog::range(const TopicPartition& tp) {
@@ -170,12 +181,17 @@ Result<OffsetRange> KafkaLog::range(const TopicPartition& tp) {
   TRY_ASSIGN(const int32_t count, client_->partition_count(tp.topic));  // librdkafka would wait long for a partition that is not there
   if (tp.partition < 0 || tp.partition >= count)
     return client_->error(Errc::kNotFound, attempt, "the topic has " + std::to_string(count) + " partitions");
-  int64_t start = 0;
-  int64_t end = 0;
-  // The isolation level of the client applies: the end is the last stable offset.
-  if (auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs))
-    return client_->error(err, attempt);
-  return OffsetRange{Offset(start), Offset(end)};
+  const Offset ours = knowledge_->last_committed(tp);
+  const auto until = Clock::now() + Milliseconds(options_.transaction_timeout_ms);  // then others hold the end back
+  for (;;) {
+    int64_t start = 0;
+    int64_t end = 0;
+    // The isolation level of the client applies: the end is the last stable offset.
+    if (auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs))
+      return client_->error(err, attempt);
+    if (Offset(end) > ours || Clock::now() > until) return OffsetRange{Offset(start), Offset(end)};
+    std::this_thread::sleep_for(Milliseconds(2));
+  }
 }
 
 Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, const std::vector<std::string>& topics,

@@ -38,7 +38,7 @@ struct KafkaLogOptions {
 /// (generation, member id) is kAborted: the transaction was rolled back, and Membership::poll will say what changed.
 /// kAmbiguous also comes when the broker accepted a commit or an abort only after a request whose own answer was lost, and
 /// prepare() may return it too. After kFenced and kAmbiguous the writer is done; every call returns that error again.
-/// A timestamp of 0 is written as the present: librdkafka has no other meaning for it.
+/// A timestamp of 0 is written as 1: to librdkafka 0 means the present.
 /// Without a Transaction::member the offsets are guarded by the transactional id alone.
 ///
 /// Errors: kUnreachable naming the brokers (within 10 s), kUsage for properties that are unknown or not free.

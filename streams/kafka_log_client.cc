@@ -170,24 +170,31 @@ void add_partition(rd_kafka_topic_partition_list_t* list, const TopicPartition& 
   rd_kafka_topic_partition_list_add(list, tp.topic.c_str(), tp.partition)->offset = offset;
 }
 
-void RecordLimits::set(const std::string& topic, int64_t max_record_bytes) {
+void Knowledge::set_limit(const std::string& topic, int64_t max_record_bytes) {
   std::lock_guard lock(mutex_);
   limits_[topic] = max_record_bytes;
 }
 
-int64_t RecordLimits::get(const std::string& topic, int64_t otherwise) const {
+Result<void> Knowledge::check_size(const OutRecord& record) const {
   std::lock_guard lock(mutex_);
-  auto it = limits_.find(topic);
-  return it == limits_.end() ? otherwise : it->second;
+  auto limit = limits_.find(record.to.topic);
+  const auto size = static_cast<int64_t>((record.key ? record.key->size() : 0) + (record.value ? record.value->size() : 0));
+  if (limit != limits_.end() && size > limit->second)
+    return Error{Errc::kTooLarge, "writing to " + record.to.topic + ": key and value have " + std::to_string(size) +
+                                      " bytes, the topic takes " + std::to_string(limit->second)};
+  return {};
 }
 
-Result<void> RecordLimits::check(const OutRecord& record) const {
-  const int64_t limit = get(record.to.topic, INT64_MAX);
-  const auto size = static_cast<int64_t>((record.key ? record.key->size() : 0) + (record.value ? record.value->size() : 0));
-  if (size > limit)
-    return Error{Errc::kTooLarge, "writing to " + record.to.topic + ": key and value have " + std::to_string(size) +
-                                      " bytes, the topic takes " + std::to_string(limit)};
-  return {};
+void Knowledge::set_committed(const TopicPartition& tp, Offset place) {
+  std::lock_guard lock(mutex_);
+  Offset& last = committed_.try_emplace(tp, place).first->second;
+  last = std::max(last, place);
+}
+
+Offset Knowledge::last_committed(const TopicPartition& tp) const {
+  std::lock_guard lock(mutex_);
+  auto it = committed_.find(tp);
+  return it == committed_.end() ? Offset(-1) : it->second;
 }
 
 Result<Destinations::Topic*> Destinations::find(const std::string& name) {
@@ -219,7 +226,8 @@ rd_kafka_resp_err_t produce(rd_kafka_t* rk, rd_kafka_topic_t* topic, int32_t par
   add(RD_KAFKA_VTYPE_RKT).rkt = topic;
   add(RD_KAFKA_VTYPE_PARTITION).i32 = partition;
   add(RD_KAFKA_VTYPE_MSGFLAGS).i = RD_KAFKA_MSG_F_COPY;
-  add(RD_KAFKA_VTYPE_TIMESTAMP).i64 = record.timestamp.value;
+  // To librdkafka 0 means now, which would make the record depend on the clock.
+  add(RD_KAFKA_VTYPE_TIMESTAMP).i64 = record.timestamp.value == 0 ? 1 : record.timestamp.value;
   add(RD_KAFKA_VTYPE_OPAQUE).ptr = opaque;
   if (record.key) {
     auto& key = add(RD_KAFKA_VTYPE_KEY).mem;

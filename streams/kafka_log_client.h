@@ -20,8 +20,9 @@ namespace assay::streams::kafka {
 /// A request that nobody answered for so long has failed.
 inline constexpr int kRequestTimeoutMs = 10000;
 
-/// Room that a topic has over its largest key + value, for headers and the framing of the batch.
-inline constexpr int64_t kRoomBytes = 64 * 1024;
+/// Room that a topic has over its largest key + value, for headers and framing; also the largest batch of several records,
+/// so that a topic for small records takes whole batches of them.
+inline constexpr int64_t kRoomBytes = 128 * 1024;
 
 template <class T, void (*kDestroy)(T*)>
 struct Destroyer {
@@ -102,17 +103,24 @@ PartitionListPtr make_list(size_t size);
 void add_partition(rd_kafka_topic_partition_list_t* list, const TopicPartition& tp, int64_t offset = RD_KAFKA_OFFSET_INVALID);
 inline TopicPartition place_of(const rd_kafka_topic_partition_t& p) { return {p.topic, p.partition}; }
 
-/// Largest key + value that create_topics was given for each topic; for other topics the broker decides.
-class RecordLimits {
+/// What one log knows beyond the broker's answers; its writers and producers share it.
+class Knowledge {
  public:
-  void set(const std::string& topic, int64_t max_record_bytes);
+  /// Largest key + value of a topic that was created here, or as it would be here; for other topics the broker decides.
+  void set_limit(const std::string& topic, int64_t max_record_bytes);
   /// Errors: kTooLarge.
-  Result<void> check(const OutRecord& record) const;
-  int64_t get(const std::string& topic, int64_t otherwise) const;
+  Result<void> check_size(const OutRecord& record) const;
+
+  /// Places that this process committed. The coordinator acknowledges a commit before its markers are written, so the last
+  /// stable offset may stay behind them for a moment.
+  void set_committed(const TopicPartition& tp, Offset place);
+  /// The greatest, or -1.
+  Offset last_committed(const TopicPartition& tp) const;
 
  private:
   mutable std::mutex mutex_;
   std::map<std::string, int64_t> limits_;
+  std::map<TopicPartition, Offset> committed_;
 };
 
 /// Topics that a producing client has met, and the partition that a record goes to.

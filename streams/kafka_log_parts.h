@@ -13,10 +13,10 @@ namespace assay::streams::kafka {
 
 Result<std::unique_ptr<LogReader>> open_reader(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from);
 
-Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge,
                                                const std::string& transactional_id);
 
-Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits);
+Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge);
 
 /// A consumer that is a member and fetches nothing: it confirms assignments with an empty one.
 class KafkaMembership final : public Membership {

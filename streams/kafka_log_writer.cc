@@ -18,6 +18,7 @@ Settings producer_tuning(const KafkaLogOptions& options) {
   return {{"queue.buffering.max.messages", "1000000"},
           {"queue.buffering.max.kbytes", std::to_string(std::clamp<int64_t>(options.send_buffer_bytes / 1024, 1, 2097151))},
           {"message.max.bytes", "16777216"},  // the topic decides, not the client
+          {"batch.size", std::to_string(kRoomBytes)},
           {"linger.ms", "5"},
           {"retry.backoff.ms", "50"}};
 }
@@ -25,22 +26,24 @@ Settings producer_tuning(const KafkaLogOptions& options) {
 Settings producer_fixed() { return {{"enable.idempotence", "true"}, {"acks", "all"}, {"partitioner", "murmur2_random"}}; }
 
 /// Requests of a transaction that were sent and not answered. When one stays behind, a late copy of it may still reach a
-/// coordinator and hit the next transaction (KAFKA-17754); only a new producer epoch is safe from it.
+/// coordinator and hit the next transaction (KAFKA-17754); only a new producer epoch is safe from it. A transactional
+/// producer has one request of a kind under way at a time, and librdkafka tells interceptors of the answer no correlation
+/// id, so the kind identifies the request. An answer is told twice, before the next request of its kind can be sent.
 class Unanswered {
  public:
-  void sent(int16_t key, int32_t correlation) {
+  void sent(int16_t key) {
     if (!tracked(key)) return;
     std::lock_guard lock(mutex_);
-    open_.emplace(key, correlation);
+    if (!open_.insert(key).second) lost_ = true;  // it is sent again, and the first was never answered
   }
-  void answered(int16_t key, int32_t correlation) {
+  void answered(int16_t key, bool received) {
     if (!tracked(key)) return;
     std::lock_guard lock(mutex_);
-    open_.erase({key, correlation});
+    if (open_.erase(key) && !received) lost_ = true;
   }
   bool any() const {
     std::lock_guard lock(mutex_);
-    return !open_.empty();
+    return lost_ || !open_.empty();
   }
 
  private:
@@ -49,12 +52,13 @@ class Unanswered {
     return key == kAddPartitionsToTxn || key == kAddOffsetsToTxn || key == kEndTxn || key == kTxnOffsetCommit;
   }
   mutable std::mutex mutex_;
-  std::set<std::pair<int16_t, int32_t>> open_;
+  std::set<int16_t> open_;
+  bool lost_ = false;
 };
 
 class KafkaWriter final : public LogWriter {
  public:
-  static Result<std::unique_ptr<LogWriter>> open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+  static Result<std::unique_ptr<LogWriter>> open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge,
                                                  const std::string& transactional_id);
 
   Result<void> prepare(Transaction transaction) override;
@@ -74,7 +78,7 @@ class KafkaWriter final : public LogWriter {
   std::string named(std::string_view what) const { return std::string(what) + " as " + id_; }
 
   std::string id_;
-  std::shared_ptr<const RecordLimits> limits_;
+  std::shared_ptr<Knowledge> knowledge_;
   const std::atomic<bool>* stopping_ = nullptr;
   int64_t timeout_ms_ = 0;
 
@@ -83,6 +87,7 @@ class KafkaWriter final : public LogWriter {
 
   // Of the transaction being delivered; reports of an earlier one carry another number and do not count.
   uint32_t number_ = 0;
+  std::vector<int32_t> partitions_;
   std::vector<Offset> places_;
   size_t delivered_ = 0;
   rd_kafka_resp_err_t delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -93,13 +98,13 @@ class KafkaWriter final : public LogWriter {
 };
 
 rd_kafka_resp_err_t KafkaWriter::on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, void* unanswered, char*, size_t) {
-  auto sent = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t correlation, size_t, void* open) {
-    static_cast<Unanswered*>(open)->sent(key, correlation);
+  auto sent = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t, size_t, void* open) {
+    static_cast<Unanswered*>(open)->sent(key);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
   };
-  auto received = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t correlation, size_t, int64_t,
-                     rd_kafka_resp_err_t err, void* open) {
-    if (!err) static_cast<Unanswered*>(open)->answered(key, correlation);
+  auto received = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t, size_t, int64_t, rd_kafka_resp_err_t err,
+                     void* open) {
+    static_cast<Unanswered*>(open)->answered(key, err == RD_KAFKA_RESP_ERR_NO_ERROR);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
   };
   if (auto err = rd_kafka_interceptor_add_on_request_sent(rk, "assay", sent, unanswered)) return err;
@@ -115,11 +120,11 @@ void KafkaWriter::on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* op
   writer->places_[tag & 0xffffffff] = Offset(m->offset);
 }
 
-Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge,
                                                      const std::string& transactional_id) {
   auto writer = std::make_unique<KafkaWriter>();
   writer->id_ = transactional_id;
-  writer->limits_ = std::move(limits);
+  writer->knowledge_ = std::move(knowledge);
   writer->stopping_ = options.stopping;
   writer->timeout_ms_ = options.transaction_timeout_ms;
   Settings fixed = producer_fixed();
@@ -178,13 +183,14 @@ Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
 Result<void> KafkaWriter::prepare(Transaction transaction) {
   CHECK(!transaction_);
   if (done_) return *done_;
-  for (const OutRecord& record : transaction.records) TRY(limits_->check(record));
-  std::vector<std::pair<rd_kafka_topic_t*, int32_t>> destinations;
-  destinations.reserve(transaction.records.size());
+  for (const OutRecord& record : transaction.records) TRY(knowledge_->check_size(record));
+  std::vector<rd_kafka_topic_t*> topics;
+  partitions_.clear();
   for (const OutRecord& record : transaction.records) {  // topics are known before the first write: metadata asked for in
     TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));  // a transaction can outlast it
     TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
-    destinations.emplace_back(topic->handle.get(), partition);
+    topics.push_back(topic->handle.get());
+    partitions_.push_back(partition);
   }
   if (ErrorPtr error{rd_kafka_begin_transaction(client_->get())}) return failed(error, "beginning a transaction");
   transaction_ = std::move(transaction);
@@ -196,12 +202,11 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
   const auto until = Clock::now() + Milliseconds(timeout_ms_);
   for (size_t i = 0; i < records.size(); ++i) {
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
-    const auto [topic, partition] = destinations[i];
     rd_kafka_resp_err_t err;
-    while ((err = produce(client_->get(), topic, partition, records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && Clock::now() < until)
+    while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && Clock::now() < until)
       rd_kafka_poll(client_->get(), 50);
     if (!err) continue;
-    const std::string attempt = "writing to " + to_string({records[i].to.topic, partition});
+    const std::string attempt = "writing to " + to_string({records[i].to.topic, partitions_[i]});
     Error aborted = roll_back(attempt, rd_kafka_err2str(err));
     if (aborted.code == Errc::kAborted && errc_of(err) == Errc::kTooLarge) aborted.code = Errc::kTooLarge;
     return aborted;
@@ -274,6 +279,8 @@ Result<std::vector<Offset>> KafkaWriter::commit() {
   }
   if (unanswered_.any())
     return finish(client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
+  for (size_t i = 0; i < places_.size(); ++i)
+    knowledge_->set_committed({transaction_->records[i].to.topic, partitions_[i]}, places_[i]);
   transaction_.reset();
   return std::move(places_);
 }
@@ -289,7 +296,7 @@ Result<void> KafkaWriter::abort() {
 /// Outside transactions; the broker drops what the client repeats.
 class KafkaProducer final : public LogProducer {
  public:
-  static Result<std::unique_ptr<LogProducer>> open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits);
+  static Result<std::unique_ptr<LogProducer>> open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge);
 
   Result<void> send(OutRecord record) override;
   Result<void> flush() override;
@@ -297,7 +304,7 @@ class KafkaProducer final : public LogProducer {
  private:
   static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
 
-  std::shared_ptr<const RecordLimits> limits_;
+  std::shared_ptr<Knowledge> knowledge_;
   std::optional<Error> first_error_;
   std::shared_ptr<Client> client_;
   std::optional<Destinations> destinations_;
@@ -309,9 +316,9 @@ void KafkaProducer::on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* 
     producer->first_error_ = producer->client_->error(m->err, "writing to " + to_string({rd_kafka_topic_name(m->rkt), m->partition}));
 }
 
-Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits) {
+Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge) {
   auto producer = std::make_unique<KafkaProducer>();
-  producer->limits_ = std::move(limits);
+  producer->knowledge_ = std::move(knowledge);
   Settings tuning = producer_tuning(options);
   tuning.emplace_back("message.timeout.ms", "30000");
   TRY_ASSIGN(producer->client_,
@@ -323,7 +330,7 @@ Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& 
 }
 
 Result<void> KafkaProducer::send(OutRecord record) {
-  TRY(limits_->check(record));
+  TRY(knowledge_->check_size(record));
   TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));
   TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
   rd_kafka_poll(client_->get(), 0);
@@ -346,13 +353,13 @@ Result<void> KafkaProducer::flush() {
 
 }  // namespace
 
-Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge,
                                                const std::string& transactional_id) {
-  return KafkaWriter::open(options, std::move(limits), transactional_id);
+  return KafkaWriter::open(options, std::move(knowledge), transactional_id);
 }
 
-Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits) {
-  return KafkaProducer::open(options, std::move(limits));
+Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge) {
+  return KafkaProducer::open(options, std::move(knowledge));
 }
 
 }  // namespace assay::streams::kafka

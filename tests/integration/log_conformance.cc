@@ -262,7 +262,7 @@ TEST_P(LogConformance, EveryFieldSurvives) {
   records[1].key = std::nullopt, records[1].value = "no key", records[1].timestamp = kThen + 5;
   records[2].key = "", records[2].value = "empty key", records[2].timestamp = kThen - 86'400'000;
   records[3].key = "tombstone", records[3].value = std::nullopt, records[3].timestamp = kThen;
-  records[4].key = "empty value", records[4].value = "", records[4].timestamp = WallTime(0);
+  records[4].key = "empty value", records[4].value = "", records[4].timestamp = WallTime(2);
   records[5].key = binary, records[5].value = binary + binary, records[5].timestamp = WallTime(1);
   records[5].headers = {{"a", "1"}, {"null", std::nullopt}, {"empty", ""}, {"a", "2"}, {"binary", binary}};
   records[6].key = std::nullopt, records[6].value = std::nullopt, records[6].timestamp = kThen;
