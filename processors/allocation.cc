@@ -181,7 +181,7 @@ void Allocation::ask(const Decided& promotion, const Id& allocation_id, Outputs&
                   rules_->allocation.grant, promotion.confidence, promotion.ts,
                   next_sequence(),          "requested",          nullptr};
   if (!gate_allows(request, promotion.ts, outputs)) return;
-  if (auto why = hopeless(request)) return emit(request, "rejected", *why, promotion.ts, outputs);
+  if (auto why = hopeless(request)) return reject(request, *why, promotion.ts, outputs);
   // Even a request that fits stands in line for a moment: whether it may be served now is the queue's rule alone.
   store(request);
   enqueue(request);
@@ -252,7 +252,7 @@ void Allocation::reject_hopeless(const std::string& pool, Outputs& outputs) {
     auto why = hopeless(request);
     if (!why) continue;
     leave_queue(request);
-    emit(request, "rejected", *why, request.ts, outputs);
+    reject(request, *why, request.ts, outputs);
   }
 }
 
@@ -286,9 +286,6 @@ void Allocation::serve(const std::string& pool_name, std::string_view ts, std::s
     emit(request, "reserved", "reserves " + measured + (waited ? " after a wait" : ""), at, outputs);
     use.apply(request);
     store_pool(pool_name, use);
-    auto holdings = entity_allocations(request.entity_id);
-    holdings.push_back(request.id);
-    store_entity(request.entity_id, holdings);
     emit(request, "applied", "holds " + measured + ", nobody else has to confirm", at, outputs);
   }
 }
@@ -302,11 +299,18 @@ bool Allocation::gate_allows(Request& request, std::string_view ts, Outputs& out
   outputs.records.push_back(
       audit_output(ids_.next(), ids_.cause(), "policy.decision", kActor, ts, std::move(source), std::move(asked)));
   if (decision.verdict == Verdict::kAllow) return true;
-  emit(request, "rejected",
-       "policy " + decision.policy_id + " says " + std::string(verdict_name(decision.verdict)) + ": " +
-           std::string(decision.explanation()),
-       ts, outputs);
+  reject(request,
+         "policy " + decision.policy_id + " says " + std::string(verdict_name(decision.verdict)) + ": " +
+             std::string(decision.explanation()),
+         ts, outputs);
   return false;
+}
+
+void Allocation::reject(Request& request, std::string reason, std::string_view ts, Outputs& outputs) {
+  auto ids = entity_allocations(request.entity_id);
+  std::erase(ids, request.id);
+  store_entity(request.entity_id, ids);
+  emit(request, "rejected", std::move(reason), ts, outputs);
 }
 
 void Allocation::emit(Request& request, std::string_view state, std::string reason, std::string_view ts, Outputs& outputs) {
@@ -369,16 +373,12 @@ void Allocation::enqueue(const Request& request) {
   store_entity(request.entity_id, ids);
 }
 
-/// Takes the request out of its line and, until it is served, off its entity.
 void Allocation::leave_queue(const Request& request) {
   rows_.erase(request.queue_key());
   PoolUse use = load_pool(request.grant.pool);
   --use.divisions[request.division_id].waiting;
   CHECK(use.divisions[request.division_id].waiting >= 0);
   store_pool(request.grant.pool, use);
-  auto ids = entity_allocations(request.entity_id);
-  std::erase(ids, request.id);
-  store_entity(request.entity_id, ids);
 }
 
 int64_t Allocation::next_sequence() {

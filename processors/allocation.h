@@ -55,6 +55,8 @@ class Allocation final : public Processor {
   void serve(const std::string& pool, std::string_view ts, std::string_view asked, Outputs& outputs);
 
   bool gate_allows(Request& request, std::string_view ts, Outputs& outputs);
+  /// For good, also when it waited: its entity has nothing to give back.
+  void reject(Request& request, std::string reason, std::string_view ts, Outputs& outputs);
   void emit(Request& request, std::string_view state, std::string reason, std::string_view ts, Outputs& outputs);
   std::optional<std::string> hopeless(const Request& request) const;
   std::string why_it_waits(const Request& request) const;

@@ -44,6 +44,7 @@ class Reader {
     bool specversion = false;
     bool version_known = false;
     bool binary = false;  // data_base64
+    bool data_twice = false;
     size_t data_begin = 0, data_end = 0;
     Kind data_kind = Kind::kFault;
   };
@@ -78,8 +79,9 @@ class Reader {
     const bool data = name == "data";
     const Kind kind = scan_.kind();
     const size_t begin = scan_.value_position();
-    scan_.skip();
+    scan_.skip(/*any_text=*/data);  // it may be a report whose ids deserve a better reason: see read_json_report
     if (data) {
+      envelope->data_twice = envelope->data_kind != Kind::kFault;
       envelope->data_kind = kind;
       envelope->data_begin = begin;
       envelope->data_end = scan_.position();
@@ -231,20 +233,26 @@ bool read_json_report(std::string_view text, bool must_be_event, JsonScanner* sc
   if (!read_document(text, scan, draft, &envelope, reject)) return false;
   // A plain report may hold a member of any name; one that has its metrics beside it is no envelope.
   const bool event = must_be_event || (envelope.specversion && !draft->seen(Field::kMetricSet));
-  if (!event) return true;
-  *form = WireForm::kCloudEventJson;
-  draft->reset();
-  auto bad = [&](Reason reason, const char* detail) {
-    draft->problem(Field::kReport, reason, detail);
-    return true;
-  };
-  if (!envelope.specversion) return bad(Reason::kMissingField, "the CloudEvent has no specversion");
-  if (!envelope.version_known) return bad(Reason::kWrongType, "the CloudEvent's specversion is not 1.0");
-  if (envelope.data_kind == Kind::kFault || envelope.data_kind == Kind::kNull)
-    return bad(Reason::kMissingField, envelope.binary ? "the CloudEvent has data_base64, where data was expected"
-                                                      : "the CloudEvent has no data");
-  Reader::Envelope inner;
-  return read_document(text.substr(envelope.data_begin, envelope.data_end - envelope.data_begin), scan, draft, &inner, reject);
+  if (event) {
+    *form = WireForm::kCloudEventJson;
+    draft->reset();
+    auto bad = [&](Reason reason, const char* detail) {
+      draft->problem(Field::kReport, reason, detail);
+      return true;
+    };
+    if (!envelope.specversion) return bad(Reason::kMissingField, "the CloudEvent has no specversion");
+    if (!envelope.version_known) return bad(Reason::kWrongType, "the CloudEvent's specversion is not 1.0");
+    if (envelope.data_twice) return bad(Reason::kWrongType, "the CloudEvent has data twice");
+    if (envelope.data_kind == Kind::kFault || envelope.data_kind == Kind::kNull)
+      return bad(Reason::kMissingField, envelope.binary ? "the CloudEvent has data_base64, where data was expected"
+                                                        : "the CloudEvent has no data");
+    Reader::Envelope inner;
+    const std::string_view data = text.substr(envelope.data_begin, envelope.data_end - envelope.data_begin);
+    if (!read_document(data, scan, draft, &inner, reject)) return false;
+  }
+  if (!scan->passed_bad_text()) return true;
+  *reject = {Reason::kNotJson, "not JSON: the member \"data\" holds text that is not Unicode"};
+  return false;
 }
 
 }  // namespace assay::schemas

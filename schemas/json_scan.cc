@@ -92,6 +92,7 @@ void JsonScanner::start(std::string_view text, int max_depth) {
   fault_ = Fault::kNone;
   what_ = "";
   unescaped_used_ = 0;
+  passed_bad_text_ = false;
 }
 
 bool JsonScanner::fail(const char* what, Fault fault) {
@@ -340,23 +341,28 @@ bool JsonScanner::read_literal() {
   return fail("no JSON value begins like this");
 }
 
-bool JsonScanner::skip() {
+bool JsonScanner::passes(const String& text, bool any_text) {
+  if (text.clean()) return true;
+  passed_bad_text_ = true;
+  return any_text || fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
+}
+
+bool JsonScanner::skip(bool any_text) {
   switch (kind()) {
     case Kind::kFault: return false;
     case Kind::kObject:
       for (bool more = begin_object(); more; more = next_member()) {
-        if (!name_.clean()) return fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
-        if (!skip()) return false;
+        if (!passes(name_, any_text) || !skip(any_text)) return false;
       }
       return fault_ == Fault::kNone;
     case Kind::kArray:
       for (bool more = begin_array(); more; more = next_element())
-        if (!skip()) return false;
+        if (!skip(any_text)) return false;
       return fault_ == Fault::kNone;
     case Kind::kString: {
       String text;
       if (!read_string(&text)) return false;
-      return text.clean() || fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
+      return passes(text, any_text);
     }
     case Kind::kNumber: {
       double value;

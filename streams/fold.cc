@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "schemas/json_parse.h"
+#include "streams/topic_admin.h"
 
 namespace assay::streams {
 namespace {
@@ -56,7 +57,7 @@ int32_t TopicNames::partitions(Topic topic) const {
   switch (topic_spec(topic).partitions) {
     case Partitions::kConfigured: return partitions_;
     case Partitions::kOne: return 1;
-    case Partitions::kPerTask: return 2 * partitions_ + 1;  // scoring and promotion a partition each, one allocation
+    case Partitions::kPerTask: return manifest_partitions(partitions_);
   }
   return 1;
 }

@@ -22,9 +22,9 @@ class ByteSource {
 Result<std::unique_ptr<ByteSource>> open_input(const std::string& path);
 
 struct Line {
-  std::string_view text;    // without its end of line; valid until the next line
-  uint64_t number = 0;      // from 1
-  bool truncated = false;   // longer than the reader keeps; `text` is its beginning
+  std::string_view text;   // without its end of line; valid until the next line
+  uint64_t number = 0;     // from 1
+  bool truncated = false;  // longer than the reader keeps; `text` is its beginning
 };
 
 /// Lines of a source, split at "\n"; a "\r" before it goes with it.

@@ -106,7 +106,8 @@ Command& Command::option(const std::string& names, std::string& target, const st
   return *this;
 }
 Command& Command::option(const std::string& names, std::optional<std::string>& target, const std::string& help) {
-  node_.last = node_.app->add_option_function<std::string>(names, [&target](const std::string& value) { target = value; }, help);
+  node_.last = node_.app->add_option_function<std::string>(
+      names, [&target](const std::string& value) { target = value; }, help);
   return *this;
 }
 Command& Command::option(const std::string& names, std::vector<std::string>& target, const std::string& help) {
@@ -118,14 +119,16 @@ Command& Command::option(const std::string& names, int64_t& target, const std::s
   return *this;
 }
 Command& Command::option(const std::string& names, std::optional<int64_t>& target, const std::string& help) {
-  node_.last = node_.app->add_option_function<int64_t>(names, [&target](const int64_t& value) { target = value; }, help);
+  node_.last = node_.app->add_option_function<int64_t>(
+      names, [&target](const int64_t& value) { target = value; }, help);
   return *this;
 }
 Command& Command::option(const std::string& names, double& target, const std::string& help) {
   node_.last = node_.app->add_option(names, target, help);
   return *this;
 }
-Command& Command::choice(const std::string& names, std::string& target, const std::vector<std::string>& choices, const std::string& help) {
+Command& Command::choice(const std::string& names, std::string& target, const std::vector<std::string>& choices,
+                         const std::string& help) {
   node_.last = node_.app->add_option(names, target, help)->check(CLI::IsMember(choices));
   return *this;
 }
@@ -133,7 +136,9 @@ Command& Command::flag(const std::string& names, bool& target, const std::string
   node_.last = node_.app->add_flag(names, target, help);
   return *this;
 }
-Command& Command::argument(const std::string& name, std::string& target, const std::string& help) { return option(name, target, help); }
+Command& Command::argument(const std::string& name, std::string& target, const std::string& help) {
+  return option(name, target, help);
+}
 Command& Command::argument(const std::string& name, std::vector<std::string>& target, const std::string& help) {
   node_.last = node_.app->add_option(name, target, help);
   return *this;
@@ -180,7 +185,8 @@ int run_cli(const std::vector<std::string>& arguments, const Environment& enviro
   for (Registration group : groups) group(global);
 
   auto complain = [&](const std::string& text, const CLI::App* where) {
-    err << "assay: " << text << "\n" << "See: " << command_path(where) << " --help\n";
+    err << "assay: " << text << "\n"
+        << "See: " << command_path(where) << " --help\n";
     return exit_code(Errc::kUsage);
   };
   try {
@@ -219,7 +225,11 @@ int run_cli(const std::vector<std::string>& arguments, const Environment& enviro
     auto guards = check_production_guards(*settings, std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
     if (!guards) return fail(guards.error());
   }
-  Context context{std::move(*settings), format == "json" ? Format::kJson : format == "csv" ? Format::kCsv : Format::kTable, quiet, out, err};
+  Context context{std::move(*settings),
+                  format == "json"  ? Format::kJson
+                  : format == "csv" ? Format::kCsv
+                                    : Format::kTable,
+                  quiet, out, err};
   auto code = chosen.handler(context);
   out.flush();
   if (!code) return fail(code.error());

@@ -8,10 +8,22 @@ namespace assay::tools {
 namespace {
 
 // Names of the contract whose services this version does not have; setting them must not pass unnoticed.
-constexpr std::string_view kUnused[] = {
-    "KERNEL_API_URL", "SENTINELNET_URL", "FINANCE_API_URL", "ALLOC_DATABASE_URL", "AUDIT_SIGNING_KMS_KEY_ID", "SIGNING_PROXY_URL",
-    "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET", "OTEL_COLLECTOR_URL", "PROM_ENDPOINT", "SENTRY_DSN",
-    "MODEL_REGISTRY_DATABASE_URL", "MODEL_REGISTRY_S3_BUCKET", "DRIFT_S3_BUCKET"};
+constexpr std::string_view kUnused[] = {"KERNEL_API_URL",
+                                        "SENTINELNET_URL",
+                                        "FINANCE_API_URL",
+                                        "ALLOC_DATABASE_URL",
+                                        "AUDIT_SIGNING_KMS_KEY_ID",
+                                        "SIGNING_PROXY_URL",
+                                        "S3_ENDPOINT",
+                                        "S3_REGION",
+                                        "S3_ACCESS_KEY",
+                                        "S3_SECRET",
+                                        "OTEL_COLLECTOR_URL",
+                                        "PROM_ENDPOINT",
+                                        "SENTRY_DSN",
+                                        "MODEL_REGISTRY_DATABASE_URL",
+                                        "MODEL_REGISTRY_S3_BUCKET",
+                                        "DRIFT_S3_BUCKET"};
 
 std::optional<bool> parse_switch(std::string_view text) {
   if (text == "true" || text == "1" || text == "yes" || text == "on") return true;
@@ -22,7 +34,8 @@ std::optional<bool> parse_switch(std::string_view text) {
 std::optional<int64_t> parse_count(std::string_view text) {
   int64_t count = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size() || count < 0 || count > kMaxCount) return std::nullopt;
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || count < 0 || count > kMaxCount)
+    return std::nullopt;
   return count;
 }
 
@@ -47,7 +60,9 @@ std::optional<Json> parse_pools(std::string_view list) {
     const std::string_view name = part.substr(0, colon);
     pools.push_back(Json::object()
                         .set("name", name)
-                        .set("unit", name.starts_with("cpu") ? "cpu" : name.starts_with("mem") ? "memoryMB" : "gpu")
+                        .set("unit", name.starts_with("cpu")   ? "cpu"
+                                     : name.starts_with("mem") ? "memoryMB"
+                                                               : "gpu")
                         .set("capacity", *capacity));
   }
   return pools;
@@ -80,14 +95,18 @@ std::vector<EnvironmentValue> read_environment(const Environment& environment, c
     auto number = parse_count(*port);
     const size_t colon = http_addr.rfind(':');
     const std::string host = colon == std::string::npos ? "127.0.0.1" : http_addr.substr(0, colon);
-    if (number && *number <= 65535) values.push_back({"PORT", "http.addr", Json(host + ":" + *port), ""});
-    else refuse("PORT", "must be a port, 0 to 65535, is " + quoted(*port));
+    if (number && *number <= 65535)
+      values.push_back({"PORT", "http.addr", Json(host + ":" + *port), ""});
+    else
+      refuse("PORT", "must be a port, 0 to 65535, is " + quoted(*port));
   }
   if (const std::string* mode = variable("NODE_ENV"); mode != nullptr && *mode == "production")
     values.push_back({"NODE_ENV", "profile", Json("production"), ""});
   if (const std::string* list = variable("RESOURCE_ALLOCATOR_POOLS")) {
-    if (auto pools = parse_pools(*list)) values.push_back({"RESOURCE_ALLOCATOR_POOLS", "allocation.pool", std::move(*pools), ""});
-    else refuse("RESOURCE_ALLOCATOR_POOLS", "must be POOL:CAPACITY,POOL:CAPACITY…, is " + quoted(*list));
+    if (auto pools = parse_pools(*list))
+      values.push_back({"RESOURCE_ALLOCATOR_POOLS", "allocation.pool", std::move(*pools), ""});
+    else
+      refuse("RESOURCE_ALLOCATOR_POOLS", "must be POOL:CAPACITY,POOL:CAPACITY…, is " + quoted(*list));
   }
   if (const std::string* list = variable("RESOURCE_ALLOCATOR_DENY_POOLS")) {
     Json globs = Json::array();
@@ -95,8 +114,10 @@ std::vector<EnvironmentValue> read_environment(const Environment& environment, c
     values.push_back({"RESOURCE_ALLOCATOR_DENY_POOLS", "policy.deny_pools", std::move(globs), ""});
   }
   if (const std::string* delta = variable("RESOURCE_ALLOCATOR_MAX_DELTA")) {
-    if (auto number = parse_count(*delta)) values.push_back({"RESOURCE_ALLOCATOR_MAX_DELTA", "policy.max_delta", Json(*number), ""});
-    else refuse("RESOURCE_ALLOCATOR_MAX_DELTA", "must be a count, is " + quoted(*delta));
+    if (auto number = parse_count(*delta))
+      values.push_back({"RESOURCE_ALLOCATOR_MAX_DELTA", "policy.max_delta", Json(*number), ""});
+    else
+      refuse("RESOURCE_ALLOCATOR_MAX_DELTA", "must be a count, is " + quoted(*delta));
   }
 
   choose("REQUIRE_KMS", settings.require_kms);

@@ -10,7 +10,7 @@ namespace assay::tools {
 
 struct EnvironmentValue {
   std::string variable;
-  std::string key;      // of the configuration
+  std::string key;  // of the configuration
   Json value;
   std::string problem;  // not empty: the variable cannot be read
 };

@@ -12,7 +12,8 @@ constexpr int kGzipWindow = 15 + 16;  // 16: the gzip wrapper and nothing else
 
 class GzipSource : public ByteSource {
  public:
-  GzipSource(std::unique_ptr<ByteSource> packed, std::string name) : packed_(std::move(packed)), name_(std::move(name)), buffer_(kPackedBytes) {
+  GzipSource(std::unique_ptr<ByteSource> packed, std::string name)
+      : packed_(std::move(packed)), name_(std::move(name)), buffer_(kPackedBytes) {
     CHECK(inflateInit2(&stream_, kGzipWindow) == Z_OK);
   }
   ~GzipSource() override { inflateEnd(&stream_); }
@@ -31,7 +32,8 @@ class GzipSource : public ByteSource {
       if (!inside_member_) CHECK(inflateReset(&stream_) == Z_OK);
       inside_member_ = true;
       const int code = inflate(&stream_, Z_NO_FLUSH);
-      if (code == Z_STREAM_END) inside_member_ = false;
+      if (code == Z_STREAM_END)
+        inside_member_ = false;
       else if (code != Z_OK && code != Z_BUF_ERROR)
         return Error{Errc::kCorrupt, name_ + ": gzip: " + (stream_.msg != nullptr ? stream_.msg : "bad data")};
     }

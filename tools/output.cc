@@ -32,8 +32,8 @@ struct Range {
 constexpr Range kCombining[] = {{0x300, 0x36F},   {0x483, 0x489},   {0x591, 0x5BD},   {0x610, 0x61A},   {0x64B, 0x65F},
                                 {0x200B, 0x200F}, {0x202A, 0x202E}, {0x2060, 0x2064}, {0x20D0, 0x20F0}, {0x1AB0, 0x1AFF},
                                 {0x1DC0, 0x1DFF}, {0xFE00, 0xFE0F}, {0xFE20, 0xFE2F}, {0xFEFF, 0xFEFF}};
-constexpr Range kWide[] = {{0x1100, 0x115F}, {0x2E80, 0x303E}, {0x3041, 0x33FF},   {0x3400, 0x4DBF},   {0x4E00, 0x9FFF},
-                           {0xA000, 0xA4CF}, {0xAC00, 0xD7A3}, {0xF900, 0xFAFF},   {0xFE30, 0xFE6F},   {0xFF00, 0xFF60},
+constexpr Range kWide[] = {{0x1100, 0x115F}, {0x2E80, 0x303E},   {0x3041, 0x33FF},   {0x3400, 0x4DBF},   {0x4E00, 0x9FFF},
+                           {0xA000, 0xA4CF}, {0xAC00, 0xD7A3},   {0xF900, 0xFAFF},   {0xFE30, 0xFE6F},   {0xFF00, 0xFF60},
                            {0xFFE0, 0xFFE6}, {0x1F300, 0x1F64F}, {0x1F680, 0x1F6FF}, {0x1F900, 0x1F9FF}, {0x20000, 0x3FFFD}};
 
 template <size_t N>
@@ -142,7 +142,8 @@ std::string render_table(std::span<const Json> rows, const std::vector<std::stri
       const Json* value = row.find(columns[i]);
       line[i] = escaped(cell(value, "-"), false);
       widths[i] = std::max(widths[i], display_width(line[i]));
-      const bool number = value == nullptr || value->is_null() || value->is_number() || (value->is_string() && is_decimal(value->as_string()));
+      const bool number =
+          value == nullptr || value->is_null() || value->is_number() || (value->is_string() && is_decimal(value->as_string()));
       if (!number) right[i] = false;
     }
   }
@@ -173,8 +174,10 @@ size_t display_width(std::string_view utf8) {
   size_t width = 0;
   while (!utf8.empty()) {
     const Decoded next = decode(utf8);
-    if (next.length == 0) ++width;
-    else if (!within(kCombining, next.code)) width += within(kWide, next.code) ? 2 : 1;
+    if (next.length == 0)
+      ++width;
+    else if (!within(kCombining, next.code))
+      width += within(kWide, next.code) ? 2 : 1;
     utf8.remove_prefix(std::max<size_t>(next.length, 1));
   }
   return width;

@@ -40,7 +40,11 @@ std::string grouped(uint64_t count) {
 }
 
 Progress::Progress(std::string label, std::string unit, std::ostream& err, ProgressForm form, Clock clock)
-    : label_(std::move(label)), unit_(std::move(unit)), err_(err), form_(form), clock_(clock ? std::move(clock) : Clock(steady_ms)) {
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      err_(err),
+      form_(form),
+      clock_(clock ? std::move(clock) : Clock(steady_ms)) {
   started_ms_ = printed_ms_ = clock_();
 }
 

@@ -36,7 +36,8 @@ bool are_addresses(std::string_view list) {
 
 void within(Members& table, std::string_view name, int64_t value, int64_t least, int64_t most) {
   if (value < least || value > most)
-    table.refuse(name, "must lie within " + std::to_string(least) + " and " + std::to_string(most) + ", is " + std::to_string(value));
+    table.refuse(name,
+                 "must lie within " + std::to_string(least) + " and " + std::to_string(most) + ", is " + std::to_string(value));
 }
 
 /// TOML reads `security.protocol = "SSL"` as a table in a table; a property's name has dots.
@@ -87,7 +88,8 @@ void read_database(Members& table, DatabaseSettings& database) {
   table.text("url", database.url);
   const bool known = database.url.empty() || database.url.starts_with("postgresql://") || database.url.starts_with("postgres://") ||
                      database.url.find('=') != std::string::npos;
-  if (!known) table.refuse("url", "must be postgresql://USER@HOST:PORT/NAME or empty, is " + quoted(without_password(database.url)));
+  if (!known)
+    table.refuse("url", "must be postgresql://USER@HOST:PORT/NAME or empty, is " + quoted(without_password(database.url)));
 }
 
 void read_audit(Members& table, AuditSettings& audit) {
@@ -247,10 +249,13 @@ Result<Settings> load_settings(const Layers& layers) {
   }
   Settings settings;
   const Json* http = layered.root().find("http");
-  for (EnvironmentValue& value : read_environment(layers.environment, http == nullptr ? "" : http->string_or("addr", ""), settings)) {
+  for (EnvironmentValue& value :
+       read_environment(layers.environment, std::string(http == nullptr ? "" : http->string_or("addr", "")), settings)) {
     const std::string origin = "environment " + value.variable;
-    if (!value.problem.empty()) lines.push_back(origin + ": " + value.problem);
-    else layered.lay(nested(value.key, std::move(value.value)), [&](const std::string&) { return origin; });
+    if (!value.problem.empty())
+      lines.push_back(origin + ": " + value.problem);
+    else
+      layered.lay(nested(value.key, std::move(value.value)), [&](const std::string&) { return origin; });
   }
   for (const std::string& set : layers.sets) {
     const size_t equals = set.find('=');
@@ -265,7 +270,10 @@ Result<Settings> load_settings(const Layers& layers) {
   }
   for (const auto& [key, value] : layers.flags)
     layered.lay(nested(key, Json(value)), [&](const std::string&) {
-      std::string flag = key == "kafka.brokers" ? "brokers" : key == "database.url" ? "database-url" : key == "http.addr" ? "http" : key;
+      std::string flag = key == "kafka.brokers"  ? "brokers"
+                         : key == "database.url" ? "database-url"
+                         : key == "http.addr"    ? "http"
+                                                 : key;
       std::replace(flag.begin(), flag.end(), '_', '-');
       return "--" + flag;
     });
@@ -287,11 +295,12 @@ Json settings_to_json(const Settings& settings) {
   root.set("data_dir", settings.data_dir);
   root.set("memory", format_size_bytes(settings.memory_bytes));
   for (ConfigKind kind : kConfigKinds) root.set(config_kind_name(kind), rules_to_json(settings.rules, kind));
-  root.set("topics", Json::object()
-                         .set("prefix", settings.topics.prefix)
-                         .set("partitions", settings.topics.partitions)
-                         .set("manage", settings.topics.manage)
-                         .set("retention", settings.topics.retention_ms < 0 ? "forever" : format_duration_ms(settings.topics.retention_ms)));
+  root.set("topics",
+           Json::object()
+               .set("prefix", settings.topics.prefix)
+               .set("partitions", settings.topics.partitions)
+               .set("manage", settings.topics.manage)
+               .set("retention", settings.topics.retention_ms < 0 ? "forever" : format_duration_ms(settings.topics.retention_ms)));
   Json properties = Json::object();
   for (const auto& [name, value] : settings.kafka.properties)
     properties.set(name, name.find("password") != std::string::npos || name.find("secret") != std::string::npos ||
@@ -307,7 +316,8 @@ Json settings_to_json(const Settings& settings) {
                         .set("eval_submit", audit.eval_submit)
                         .set("kms_waiver_by", audit.kms_waiver_by)
                         .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
-  root.set("commit", Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
+  root.set("commit",
+           Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
   root.set("http", Json::object().set("addr", settings.http_addr));
   root.set("log", Json::object().set("level", settings.log_level));
   return root;
@@ -324,8 +334,9 @@ Result<void> check_production_guards(const Settings& settings, int64_t now_ms) {
     failed.push_back(std::string("REQUIRE_KMS") + (settings.require_kms ? "=true" : " (true in production unless it says false)") +
                      ": no KMS, HSM or signing proxy is configured as signer; this version signs with a key file");
   } else if (production && (audit.kms_waiver_by.empty() || !audit.kms_waiver_until_ms)) {
-    failed.push_back("REQUIRE_KMS=false: in production this needs a named, time-limited authorisation;"
-                     " set audit.kms_waiver_by and audit.kms_waiver_until");
+    failed.push_back(
+        "REQUIRE_KMS=false: in production this needs a named, time-limited authorisation;"
+        " set audit.kms_waiver_by and audit.kms_waiver_until");
   } else if (production && *audit.kms_waiver_until_ms <= now_ms) {
     failed.push_back("REQUIRE_KMS=false: the authorisation by " + audit.kms_waiver_by + " ended at " +
                      format_rfc3339_ms(*audit.kms_waiver_until_ms));
@@ -337,7 +348,8 @@ Result<void> check_production_guards(const Settings& settings, int64_t now_ms) {
       if (name == "KERNEL_API_URL" || name == "SENTINELNET_URL" || name == "FINANCE_API_URL")
         failed.push_back(name + ": it is set, and this version does not ask it: decisions would pass without that check; unset it");
   if (failed.empty()) return {};
-  std::string message = "refused to start: " + std::to_string(failed.size()) + (failed.size() == 1 ? " guard" : " guards") + " failed";
+  std::string message =
+      "refused to start: " + std::to_string(failed.size()) + (failed.size() == 1 ? " guard" : " guards") + " failed";
   for (const std::string& line : failed) message += "\n" + line;
   return Error{Errc::kRefused, std::move(message)};
 }
@@ -369,7 +381,8 @@ std::string without_password(std::string_view url) {
   }
   if (const size_t word = text.find("password="); word != std::string::npos) {
     const size_t from = word + 9;
-    text.replace(from, text.find_first_of(" &", from) == std::string::npos ? std::string::npos : text.find_first_of(" &", from) - from,
+    text.replace(from,
+                 text.find_first_of(" &", from) == std::string::npos ? std::string::npos : text.find_first_of(" &", from) - from,
                  "***");
   }
   return text;

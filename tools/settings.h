@@ -57,11 +57,11 @@ struct Settings {
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 
   // From the environment alone: a file must not switch safety off unseen.
-  bool read_only = false;                // MODE=read-only or DEV_READ_ONLY
-  std::optional<bool> require_kms;       // REQUIRE_KMS
-  std::optional<bool> require_mtls;      // REQUIRE_MTLS
-  std::vector<std::string> dev_switches;   // DEV_* that are on, DEV_READ_ONLY apart
-  std::vector<std::string> unused;         // variables of the contract that this version does not act on, and are set
+  bool read_only = false;                 // MODE=read-only or DEV_READ_ONLY
+  std::optional<bool> require_kms;        // REQUIRE_KMS
+  std::optional<bool> require_mtls;       // REQUIRE_MTLS
+  std::vector<std::string> dev_switches;  // DEV_* that are on, DEV_READ_ONLY apart
+  std::vector<std::string> unused;        // variables of the contract that this version does not act on, and are set
 
   std::map<std::string, std::string> origins;  // key -> where its value comes from; keys at their default are absent
 };
@@ -73,8 +73,8 @@ Environment process_environment();
 struct Layers {
   std::string config_file;  // empty: none
   Environment environment;
-  std::vector<std::string> sets;                            // "KEY=VALUE"
-  std::vector<std::pair<std::string, std::string>> flags;   // key, value; named --brokers and the like
+  std::vector<std::string> sets;                           // "KEY=VALUE"
+  std::vector<std::pair<std::string, std::string>> flags;  // key, value; named --brokers and the like
 };
 
 /// Reads and checks all layers. Errors: kUsage, one line for each problem: "FILE:LINE: key: reason".

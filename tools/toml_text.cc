@@ -33,8 +33,10 @@ class Converter {
         for (auto&& value : *node.as_array()) array.push_back(convert(value, path + "[" + std::to_string(index++) + "]"));
         return array;
       }
-      case toml::node_type::string: return Json(std::string_view(node.as_string()->get()));
-      case toml::node_type::boolean: return Json(node.as_boolean()->get());
+      case toml::node_type::string:
+        return Json(std::string_view(node.as_string()->get()));
+      case toml::node_type::boolean:
+        return Json(node.as_boolean()->get());
       case toml::node_type::integer: {
         const int64_t value = node.as_integer()->get();
         if (value > (int64_t{1} << 53) || value < -(int64_t{1} << 53)) return refuse(path, "must lie within ±2^53");
@@ -45,7 +47,8 @@ class Converter {
         if (!std::isfinite(value)) return refuse(path, "must be a finite number");
         return Json(value);
       }
-      default: return refuse(path, "must be a string, a number, a boolean, an array or a table; dates are written in quotes");
+      default:
+        return refuse(path, "must be a string, a number, a boolean, an array or a table; dates are written in quotes");
     }
   }
 

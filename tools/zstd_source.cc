@@ -10,7 +10,10 @@ namespace {
 class ZstdSource : public ByteSource {
  public:
   ZstdSource(std::unique_ptr<ByteSource> packed, std::string name)
-      : packed_(std::move(packed)), name_(std::move(name)), stream_(ZSTD_createDStream(), ZSTD_freeDStream), buffer_(ZSTD_DStreamInSize()) {
+      : packed_(std::move(packed)),
+        name_(std::move(name)),
+        stream_(ZSTD_createDStream(), ZSTD_freeDStream),
+        buffer_(ZSTD_DStreamInSize()) {
     CHECK(stream_ != nullptr);
   }
 

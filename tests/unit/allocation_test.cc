@@ -149,7 +149,7 @@ TEST(allocation, a_small_request_does_not_overtake_a_big_one_that_waits_for_capa
   Bench b;
   EXPECT_EQ(b.promote_gpus("a", 2), "a:reserved a:applied");
   EXPECT_EQ(b.promote_gpus("big", 3), "big:gated");
-  EXPECT_EQ(b.promote_gpus("small", 1), "small:gated");  // would fit, but then big would wait for ever
+  EXPECT_EQ(b.promote_gpus("small", 1, 0, "y"), "small:gated");  // would fit, but then big would wait for ever
   EXPECT_THAT(b.reason(), HasSubstr("requests that come first wait"));
   EXPECT_EQ(b.demote("a"), "a:released big:reserved big:applied");
   EXPECT_EQ(b.demote("big"), "big:released small:reserved small:applied");

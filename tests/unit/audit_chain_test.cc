@@ -1,6 +1,6 @@
 #include "processors/audit_chain.h"
 
-#include "audit_support.h"
+#include "tests/unit/audit_support.h"
 #include "schemas/json_parse.h"
 
 namespace assay::testing {

@@ -2,7 +2,7 @@
 
 #include <sys/stat.h>
 
-#include "audit_support.h"
+#include "tests/unit/audit_support.h"
 
 namespace assay::testing {
 namespace {
