@@ -146,6 +146,7 @@ Result<std::unique_ptr<DirectoryLock>> DirectoryLock::take(const std::string& di
     return Error{Errc::kRefused, "opening the log in " + dir + ": it is held by " + holder};
   }
   if (!shared) {
+    lock->names_us_ = true;
     std::string pid = std::to_string(::getpid());
     if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
       return os_error("writing the process id into", path, errno);
@@ -155,9 +156,9 @@ Result<std::unique_ptr<DirectoryLock>> DirectoryLock::take(const std::string& di
 }
 
 DirectoryLock::~DirectoryLock() {
-  // A writer leaves no pid behind: readers that hold the lock later must not be taken for it. A reader's fd cannot write, and need
-  // not.
-  [[maybe_unused]] int ignored = ::ftruncate(fd_, 0);
+  // A writer leaves no pid behind: readers that hold the lock later must not be taken for it.
+  if (names_us_) [[maybe_unused]]
+    int ignored = ::ftruncate(fd_, 0);
   ::close(fd_);
 }
 
