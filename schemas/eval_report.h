@@ -65,6 +65,11 @@ class EvalReportDecoder {
   EvalReportDecoder(EvalReportDecoder&&) noexcept;
 
   /// Checks in the order decode, validate (key, future, duplicate and late are the caller's).
+  /// When several things are wrong: first what makes the record unreadable as a whole (EMPTY, NOT_JSON, NOT_PROTOBUF,
+  /// TOO_DEEP: the first met), then what is wrong with the whole report, then agentId, id, divisionId, timestamp,
+  /// metricSet, computedScore, source, window, metadata; within one field the first found. A field given twice, in
+  /// either spelling, is WRONG_TYPE; an optional field that is null counts as absent.
+  /// Levels of nesting are counted over the whole document, a CloudEvent's envelope included.
   /// Returns nullptr and fills `reject` when the record is bad; otherwise the report, valid until the next call.
   const EvalReport* decode(const RecordView& record, Reject* reject);
   WireForm form() const;  // of the last record decoded

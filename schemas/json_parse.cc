@@ -1,53 +1,86 @@
 #include "schemas/json_parse.h"
 
-#include <simdjson.h>
+#include <algorithm>
+#include <cmath>
 
-#include <unordered_set>
+#include "schemas/json_scan.h"
 
 namespace assay::schemas {
 namespace {
 
 constexpr int kMaxDepth = 64;
 
-Result<Json> convert(const simdjson::dom::element& element) {
-  switch (element.type()) {
-    case simdjson::dom::element_type::NULL_VALUE: return Json();
-    case simdjson::dom::element_type::BOOL: return Json(bool(element));
-    case simdjson::dom::element_type::INT64:
-    case simdjson::dom::element_type::UINT64:
-    case simdjson::dom::element_type::DOUBLE: return Json(double(element));
-    case simdjson::dom::element_type::STRING: return Json(std::string_view(element));
-    case simdjson::dom::element_type::ARRAY: {
+Error refused(const std::string& what) { return Error{Errc::kCorrupt, "parse JSON: " + what}; }
+
+// Name of a member that stands twice, or nothing. Small objects, nearly all of them, are compared in place.
+const std::string* repeated(const Json::Object& members) {
+  if (members.size() <= 16) {
+    for (size_t i = 1; i < members.size(); ++i)
+      for (size_t k = 0; k < i; ++k)
+        if (members[i].first == members[k].first) return &members[i].first;
+    return nullptr;
+  }
+  std::vector<const std::string*> names;
+  for (const auto& member : members) names.push_back(&member.first);
+  std::sort(names.begin(), names.end(), [](auto* a, auto* b) { return *a < *b; });
+  auto twice = std::adjacent_find(names.begin(), names.end(), [](auto* a, auto* b) { return *a == *b; });
+  return twice == names.end() ? nullptr : *twice;
+}
+
+Result<Json> read(JsonScanner& scan);
+
+Result<Json> read_object(JsonScanner& scan) {
+  Json::Object out;
+  for (bool more = scan.begin_object(); more; more = scan.next_member()) {
+    if (!scan.name().clean()) return refused("a member name is not Unicode before byte " + std::to_string(scan.position()));
+    out.emplace_back(std::string(scan.name().bytes), Json());
+    TRY_ASSIGN(out.back().second, read(scan));
+  }
+  if (const std::string* name = repeated(out)) return refused("member \"" + *name + "\" stands twice");
+  return Json(std::move(out));
+}
+
+Result<Json> read(JsonScanner& scan) {
+  using Kind = JsonScanner::Kind;
+  switch (scan.kind()) {
+    case Kind::kFault: return Json();
+    case Kind::kObject: return read_object(scan);
+    case Kind::kArray: {
       Json::Array out;
-      for (simdjson::dom::element child : simdjson::dom::array(element)) {
-        TRY_ASSIGN(Json value, convert(child));
+      for (bool more = scan.begin_array(); more; more = scan.next_element()) {
+        TRY_ASSIGN(Json value, read(scan));
         out.push_back(std::move(value));
       }
       return Json(std::move(out));
     }
-    case simdjson::dom::element_type::OBJECT: {
-      Json::Object out;
-      std::unordered_set<std::string_view> names;
-      for (auto [name, child] : simdjson::dom::object(element)) {
-        if (!names.insert(name).second) return Error{Errc::kCorrupt, "JSON: member \"" + std::string(name) + "\" stands twice"};
-        TRY_ASSIGN(Json value, convert(child));
-        out.emplace_back(std::string(name), std::move(value));
-      }
-      return Json(std::move(out));
+    case Kind::kString: {
+      JsonScanner::String text;
+      if (scan.read_string(&text) && !text.clean())
+        return refused("a string is not Unicode before byte " + std::to_string(scan.position()));
+      return Json(text.bytes);
     }
+    case Kind::kNumber: {
+      double value = 0;
+      if (scan.read_number(&value) && !std::isfinite(value))
+        return refused("a number is too great for a double before byte " + std::to_string(scan.position()));
+      return Json(value);
+    }
+    case Kind::kTrue: scan.read_literal(); return Json(true);
+    case Kind::kFalse: scan.read_literal(); return Json(false);
+    case Kind::kNull: scan.read_literal(); return Json();
   }
-  return Error{Errc::kUnexpected, "JSON: unknown element type"};
+  return Json();
 }
 
 }  // namespace
 
 Result<Json> parse_json(std::string_view text) {
-  simdjson::dom::parser parser;
-  CHECK(parser.allocate(text.size(), kMaxDepth) == simdjson::SUCCESS);
-  simdjson::dom::element root;
-  if (simdjson::error_code error = parser.parse(text.data(), text.size()).get(root); error != simdjson::SUCCESS)
-    return Error{Errc::kCorrupt, std::string("JSON: ") + simdjson::error_message(error)};
-  return convert(root);
+  thread_local JsonScanner scan;
+  scan.start(text, kMaxDepth);
+  TRY_ASSIGN(Json document, read(scan));
+  // A fault below shows here: what was read up to it is dropped.
+  if (!scan.finish()) return refused(scan.fault_text());
+  return document;
 }
 
 }  // namespace assay::schemas
