@@ -147,7 +147,8 @@ class Trial {
   }
 
   Result<void> create_topics() {
-    std::vector<TopicConfig> topics(3);
+    std::vector<TopicConfig> topics(23);  // written together, over the border of a segment, and synced once
+    for (size_t i = 3; i < topics.size(); ++i) topics[i].name = std::string(200, 'x') + std::to_string(i);
     topics[0].name = "kept";
     topics[0].partitions = 2;
     topics[1].name = "timed";
@@ -220,7 +221,7 @@ class Trial {
     auto opened = open_embedded_log(root_ + "/log", options());
     if (!opened) return opened.error().message;
     if (before_.partitions.empty()) {
-      if (!(*opened)->range({"latest", 0})) return "";  // the crash came before the topics
+      if (!(*opened)->range({"latest", 0})) return "";  // the crash came before the last of the topics that are used
       log_ = std::move(*opened);
       if (auto made = create_topics(); !made) return made.error().message;
       opened = std::move(log_);

@@ -291,7 +291,11 @@ TEST_F(EmbeddedLogTest, ReadOnlyLooksAndTouchesNothing) {
   EXPECT_FAILS(one->open_producer(), Errc::kRefused);
   EXPECT_FAILS(one->delete_before({"a", 0}, Offset(1)), Errc::kRefused);
   EXPECT_FAILS(embedded_of(one).clean(), Errc::kRefused);
-  EXPECT_FAILS(open_embedded_log(dir_, options_), Errc::kRefused);  // while somebody looks, nobody writes
+  spill(dir_ + "/LOCK", "123456789");                // of a writer that died
+  auto refused = open_embedded_log(dir_, options_);  // while somebody looks, nobody writes
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Errc::kRefused);
+  EXPECT_NE(refused.error().message.find("processes that read it"), std::string::npos) << refused.error().message;
   one.reset();
   two.reset();
   EXPECT_EQ(slurp(path), torn);
