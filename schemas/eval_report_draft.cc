@@ -101,18 +101,22 @@ void ReportDraft::set_id(Field field, FieldText text, std::string_view* out) {
   if (sound) return;
   const std::string name(field_name(field));
   problem(field, Reason::kBadId,
-          text.bytes.empty()                     ? name + " is empty"
-          : text.bytes.size() > kMaxIdBytes      ? name + " has " + std::to_string(text.bytes.size()) + " bytes, more than 256"
-          : !text.unicode                        ? name + " is not valid Unicode text: " + quoted(text.bytes)
-                                                 : name + " holds a control character: " + quoted(text.bytes));
+          text.bytes.empty()                ? name + " is empty"
+          : text.bytes.size() > kMaxIdBytes ? name + " has " + std::to_string(text.bytes.size()) + " bytes, more than 256"
+          : !text.unicode                   ? name + " is not valid Unicode text: " + quoted(text.bytes)
+                                            : name + " holds a control character: " + quoted(text.bytes));
 }
 
 void ReportDraft::set_text(Field field, FieldText text) {
   switch (field) {
-    case Field::kAgentId: return set_id(field, text, &report_.agent_id);
-    case Field::kId: return set_id(field, text, &report_.id);
-    case Field::kDivisionId: return set_id(field, text, &report_.division_id);
-    default: break;
+    case Field::kAgentId:
+      return set_id(field, text, &report_.agent_id);
+    case Field::kId:
+      return set_id(field, text, &report_.id);
+    case Field::kDivisionId:
+      return set_id(field, text, &report_.division_id);
+    default:
+      break;
   }
   CHECK((field == Field::kSource || field == Field::kWindow) && text.unicode);
   given_ |= bit(field);
@@ -181,8 +185,7 @@ void ReportDraft::finish_metrics() {
 
 const EvalReport* ReportDraft::finish(Reject* reject) {
   for (Field field : {Field::kAgentId, Field::kTimestamp, Field::kMetricSet})
-    if ((given_ & bit(field)) == 0)
-      problem(field, Reason::kMissingField, std::string(field_name(field)) + " is missing");
+    if ((given_ & bit(field)) == 0) problem(field, Reason::kMissingField, std::string(field_name(field)) + " is missing");
   if ((given_ & bit(Field::kMetricSet)) != 0) finish_metrics();
   if (has_problem_) {
     *reject = std::move(problem_);

@@ -85,8 +85,8 @@ for (let i = 0; i < texts.length; ++i) {
 }
 
 // 3. Grammar: broken documents are taken by both or by neither.
-const tokens = ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b"', '"\\u00e9"', '"\\ud83d\\ude00"', '"\\n"', "1", "-0", "0", "1.5", "1e3", "1e400", "01", "-", ".", "true",
-  "false", "null", " ", "\t", "\\", "\\u12", "nul", "NaN", "é", "\u0001", "+", "e", "E-2"];
+const tokens = ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b"', '"\\u00e9"', '"\\ud83d\\ude00"', '"\\n"', "1", "-0", "0", "1.5", "1e3", "1e400", "01", "-",
+  ".", "true", "false", "null", " ", "\t", "\\", "\\u12", "nul", "NaN", "é", "\u0001", "+", "e", "E-2"];
 function random(depth) {
   switch (below(depth > 0 ? 8 : 5)) {
     case 0: return "null";
