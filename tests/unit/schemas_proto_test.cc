@@ -53,7 +53,7 @@ TEST(Schemas, DescribeTheJsonOnTheTopics) {
   expect_describes<v1::Manifest>(
       R"({"task":"scoring-3","lineage":"l","sequence":"9007199254740993","ranges":[{"topic":"t","partition":3,
           "from":"1","to":"9007199254740993"}],
-          "delivered":512,"instant":"2026-05-02T00:00:00.000Z","outputs":[{"topic":"t","partition":1,"first":"7","count":2}],
+          "delivered":"512","instant":"2026-05-02T00:00:00.000Z","outputs":[{"topic":"t","partition":1,"first":"7","count":"2"}],
           "outputHash":"aa","stateDigest":"bb","previous":"cc","codeVersion":"0.1.0"})");
   expect_describes<v1::EvalReport>(
       R"({"id":"r1","agentId":"a1","divisionId":"d1","metricSet":{"accuracy":0.5},
