@@ -104,7 +104,7 @@ class ReportDraft {
   bool has_problem_ = false;
   Reject problem_{Reason::kNotJson, {}};
   ObjectHasher objects_;
-  std::string hashed_;  // the bytes under the content hash; kept for its capacity
+  std::vector<char> hashed_;  // room for the bytes under the content hash; only ever grows
 };
 
 }  // namespace assay::schemas

@@ -1,3 +1,4 @@
+// Reports in JSON, plain or inside a CloudEvent.
 #include <cmath>
 
 #include "schemas/eval_report_forms.h"

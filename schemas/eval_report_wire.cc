@@ -1,3 +1,4 @@
+// Reports in Protobuf, read from the wire format itself.
 #include <bit>
 #include <cmath>
 #include <cstring>
