@@ -101,6 +101,17 @@ struct Rules {
   bool operator==(const Rules&) const = default;
 };
 
+/// What a fleet runs by when nobody configured anything: the defaults above, and two pools so that promotions are granted.
+/// deploy/assay.toml says the same.
+Rules default_rules();
+
+/// Something wrong with one key: "scoring.metric[0].high" and what to do about it.
+struct ConfigProblem {
+  std::string key;
+  std::string reason;
+  std::string text() const { return key + ": " + reason; }
+};
+
 /// Kinds of config.v1 events, which are also their keys.
 enum class ConfigKind : uint8_t { kScoring, kPromotion, kPolicy, kAllocation, kKeys };
 constexpr ConfigKind kConfigKinds[] = {ConfigKind::kScoring, ConfigKind::kPromotion, ConfigKind::kPolicy, ConfigKind::kAllocation,
@@ -110,6 +121,8 @@ std::string_view config_kind_name(ConfigKind kind);  // "scoring" ...
 /// Body of one kind as JSON (the names of the TOML keys), and back. Unknown members and bad values are errors (kUsage),
 /// every one of them named in the message.
 Json rules_to_json(const Rules& rules, ConfigKind kind);
+/// Sets the members that the body has and leaves the others; an array replaces the whole array. Nothing is set when there are problems.
+std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rules& rules);
 Result<void> apply_json(const Json& body, ConfigKind kind, Rules& rules);
 
 /// First 12 hex digits of SHA-256 of the canonical body: equal rules have equal versions on every log.
@@ -121,6 +134,8 @@ std::string encode_config_event(const Rules& rules, ConfigKind kind);
 Result<ConfigKind> fold_config_event(std::string_view value, Rules& rules);
 
 /// The problems of a set of rules, one sentence each naming the key and the cure; empty when it is sound.
+std::vector<ConfigProblem> find_problems(const Rules& rules);
+/// The same as text, "key: reason".
 std::vector<std::string> validate(const Rules& rules);
 
 /// Shell-like match: '*' any run, '?' one byte, everything else itself.

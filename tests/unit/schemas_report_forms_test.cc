@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "report_maker.h"
+#include "tests/unit/report_maker.h"
 #include "schemas/eval_report.h"
 #include "schemas/json_parse.h"
 #include "schemas/proto/eval_report.pb.h"

@@ -1,0 +1,285 @@
+#include "streams/kafka_log.h"
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+#include "streams/kafka_log_parts.h"
+
+namespace assay::streams {
+
+namespace kafka {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using AdminOptionsPtr = std::unique_ptr<rd_kafka_AdminOptions_t, Destroyer<rd_kafka_AdminOptions_t, rd_kafka_AdminOptions_destroy>>;
+using NewTopicPtr = std::unique_ptr<rd_kafka_NewTopic_t, Destroyer<rd_kafka_NewTopic_t, rd_kafka_NewTopic_destroy>>;
+using ResourcePtr = std::unique_ptr<rd_kafka_ConfigResource_t, Destroyer<rd_kafka_ConfigResource_t, rd_kafka_ConfigResource_destroy>>;
+
+class KafkaLog final : public Log {
+ public:
+  KafkaLog(KafkaLogOptions options, std::shared_ptr<Client> client) : options_(std::move(options)), client_(std::move(client)) {}
+
+  std::string describe() const override { return "Kafka at " + options_.brokers; }
+
+  Result<void> create_topics(std::span<const TopicConfig> topics) override;
+  Result<std::vector<TopicConfig>> topics() override;
+  Result<int32_t> partition_count(const std::string& topic) override { return client_->partition_count(topic); }
+  Result<OffsetRange> range(const TopicPartition& tp) override;
+
+  Result<std::unique_ptr<LogReader>> open_reader(const std::map<TopicPartition, Offset>& from) override {
+    return kafka::open_reader(options_, from);
+  }
+  Result<std::unique_ptr<LogWriter>> open_writer(const std::string& transactional_id) override {
+    return kafka::open_writer(options_, limits_, transactional_id);
+  }
+  Result<std::unique_ptr<LogProducer>> open_producer() override { return kafka::open_producer(options_, limits_); }
+
+  Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
+                                           const std::string& instance_id) override;
+  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group, std::span<const TopicPartition> of) override;
+  Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) override;
+  Result<void> delete_before(const TopicPartition& tp, Offset before) override;
+
+ private:
+  Result<std::vector<TopicConfig>> names();
+  /// Sends an admin request and waits for its answer.
+  Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op,
+                       const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request);
+  Result<void> wait_for_topic(const TopicConfig& topic);
+
+  const KafkaLogOptions options_;
+  const std::shared_ptr<RecordLimits> limits_ = std::make_shared<RecordLimits>();
+  const std::shared_ptr<Client> client_;  // metadata and administration
+};
+
+Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
+                               const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request) {
+  char text[512];
+  AdminOptionsPtr options(rd_kafka_AdminOptions_new(client_->get(), op));
+  CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), kRequestTimeoutMs, text, sizeof text) == RD_KAFKA_RESP_ERR_NO_ERROR);
+  if (op == RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS) ErrorPtr(rd_kafka_AdminOptions_set_require_stable_offsets(options.get(), 1));
+  QueuePtr queue(rd_kafka_queue_new(client_->get()));
+  request(options.get(), queue.get());
+  EventPtr event(rd_kafka_queue_poll(queue.get(), kRequestTimeoutMs + 5000));
+  if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
+  if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
+  return event;
+}
+
+/// Topics with their partition counts.
+Result<std::vector<TopicConfig>> KafkaLog::names() {
+  const rd_kafka_metadata_t* metadata = nullptr;
+  if (auto err = rd_kafka_metadata(client_->get(), 1, nullptr, &metadata, kRequestTimeoutMs)) return client_->error(err, "listing topics");
+  std::vector<TopicConfig> found;
+  for (int i = 0; i < metadata->topic_cnt; ++i) {
+    TopicConfig topic;
+    topic.name = metadata->topics[i].topic;
+    topic.partitions = metadata->topics[i].partition_cnt;
+    if (!topic.name.starts_with("__")) found.push_back(std::move(topic));  // the broker's own
+  }
+  rd_kafka_metadata_destroy(metadata);
+  std::ranges::sort(found, {}, &TopicConfig::name);
+  return found;
+}
+
+Result<void> KafkaLog::create_topics(std::span<const TopicConfig> topics) {
+  TRY_ASSIGN(const auto existing, names());
+  std::vector<NewTopicPtr> wanted;
+  std::vector<const TopicConfig*> configs;
+  for (const TopicConfig& topic : topics) {
+    limits_->set(topic.name, topic.max_record_bytes);
+    if (std::ranges::find(existing, topic.name, &TopicConfig::name) != existing.end()) continue;
+    char text[512];
+    NewTopicPtr request(rd_kafka_NewTopic_new(topic.name.c_str(), topic.partitions, options_.replication_factor, text, sizeof text));
+    if (!request) return Error{Errc::kUsage, "creating topic " + topic.name + ": " + text};
+    // A batch of small records is larger than the largest record of a small-record topic.
+    const int64_t max_bytes = std::max(topic.max_record_bytes, schemas::kMaxRecordBytes) + kRoomBytes;
+    rd_kafka_NewTopic_set_config(request.get(), "max.message.bytes", std::to_string(max_bytes).c_str());
+    rd_kafka_NewTopic_set_config(request.get(), "cleanup.policy", topic.compacted ? "compact" : "delete");
+    rd_kafka_NewTopic_set_config(request.get(), "retention.ms", std::to_string(topic.retention_ms).c_str());
+    rd_kafka_NewTopic_set_config(request.get(), "message.timestamp.type", "CreateTime");
+    wanted.push_back(std::move(request));
+    configs.push_back(&topic);
+  }
+  if (wanted.empty()) return {};
+  std::vector<rd_kafka_NewTopic_t*> raw;
+  for (const auto& request : wanted) raw.push_back(request.get());
+  TRY_ASSIGN(auto event, ask("creating topics", RD_KAFKA_ADMIN_OP_CREATETOPICS, [&](auto* options, auto* queue) {
+               rd_kafka_CreateTopics(client_->get(), raw.data(), raw.size(), options, queue);
+             }));
+  size_t count = 0;
+  auto* results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event.get()), &count);
+  for (size_t i = 0; i < count; ++i) {
+    const auto err = rd_kafka_topic_result_error(results[i]);
+    if (err == RD_KAFKA_RESP_ERR_NO_ERROR || err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) continue;  // another was quicker
+    const char* detail = rd_kafka_topic_result_error_string(results[i]);
+    return client_->error(err, std::string("creating topic ") + rd_kafka_topic_result_name(results[i]), detail ? detail : "");
+  }
+  for (const TopicConfig* topic : configs) TRY(wait_for_topic(*topic));
+  return {};
+}
+
+/// A topic is there when every partition of it has a leader in the broker's own answer.
+Result<void> KafkaLog::wait_for_topic(const TopicConfig& topic) {
+  const auto until = Clock::now() + Milliseconds(kRequestTimeoutMs);
+  for (;;) {
+    auto count = client_->partition_count(topic.name);
+    if (count && *count > 0) return {};
+    if (!count && count.error().code != Errc::kNotFound) return count.error();
+    if (Clock::now() > until) return count.error();
+    std::this_thread::sleep_for(Milliseconds(50));
+  }
+}
+
+Result<std::vector<TopicConfig>> KafkaLog::topics() {
+  TRY_ASSIGN(auto found, names());
+  if (found.empty()) return found;
+  std::vector<ResourcePtr> resources;
+  std::vector<rd_kafka_ConfigResource_t*> raw;
+  for (const TopicConfig& topic : found) {
+    resources.emplace_back(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.name.c_str()));
+    raw.push_back(resources.back().get());
+  }
+  TRY_ASSIGN(auto event, ask("describing topics", RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, [&](auto* options, auto* queue) {
+               rd_kafka_DescribeConfigs(client_->get(), raw.data(), raw.size(), options, queue);
+             }));
+  size_t count = 0;
+  auto* described = rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event.get()), &count);
+  for (size_t i = 0; i < count; ++i) {
+    const std::string name = rd_kafka_ConfigResource_name(described[i]);
+    if (auto err = rd_kafka_ConfigResource_error(described[i])) return client_->error(err, "describing topic " + name);
+    auto topic = std::ranges::find(found, name, &TopicConfig::name);
+    if (topic == found.end()) continue;
+    size_t entries = 0;
+    auto* entry = rd_kafka_ConfigResource_configs(described[i], &entries);
+    for (size_t k = 0; k < entries; ++k) {
+      const std::string_view key = rd_kafka_ConfigEntry_name(entry[k]);
+      const char* value = rd_kafka_ConfigEntry_value(entry[k]);
+      if (!value) continue;
+      if (key == "cleanup.policy") topic->compacted = std::string_view(value).find("compact") != std::string_view::npos;
+      if (key == "retention.ms") topic->retention_ms = std::stoll(value);
+      if (key == "max.message.bytes") topic->max_record_bytes = limits_->get(name, std::max<int64_t>(0, std::stoll(value) - kRoomBytes));
+    }
+  }
+  return found;
+}
+
+Result<OffsetRange> KafkaLog::range(const TopicPartition& tp) {
+  const std::string attempt = "asking for the range of " + to_string(tp);
+  TRY_ASSIGN(const int32_t count, client_->partition_count(tp.topic));  // librdkafka would wait long for a partition that is not there
+  if (tp.partition < 0 || tp.partition >= count)
+    return client_->error(Errc::kNotFound, attempt, "the topic has " + std::to_string(count) + " partitions");
+  int64_t start = 0;
+  int64_t end = 0;
+  // The isolation level of the client applies: the end is the last stable offset.
+  if (auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs))
+    return client_->error(err, attempt);
+  return OffsetRange{Offset(start), Offset(end)};
+}
+
+Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, const std::vector<std::string>& topics,
+                                                   const std::string& instance_id) {
+  TRY_ASSIGN(auto member, KafkaMembership::join(options_, group, topics, instance_id));
+  return std::unique_ptr<Membership>(std::move(member));
+}
+
+Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std::string& group, std::span<const TopicPartition> of) {
+  std::map<TopicPartition, CommittedOffset> found;
+  if (of.empty()) return found;
+  const std::string attempt = "asking for the committed offsets of group " + group;
+  PartitionListPtr wanted = make_list(of.size());
+  for (const TopicPartition& tp : of) add_partition(wanted.get(), tp);
+  std::unique_ptr<rd_kafka_ListConsumerGroupOffsets_t,
+                  Destroyer<rd_kafka_ListConsumerGroupOffsets_t, rd_kafka_ListConsumerGroupOffsets_destroy>>
+      request(rd_kafka_ListConsumerGroupOffsets_new(group.c_str(), wanted.get()));
+  // A transaction that holds the answer back ends by its timeout at the latest.
+  const auto until = Clock::now() + Milliseconds(options_.transaction_timeout_ms + 2 * kRequestTimeoutMs);
+  for (;;) {
+    found.clear();
+    std::optional<Error> failed;
+    auto* raw = request.get();
+    auto event = ask(attempt, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
+      rd_kafka_ListConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
+    });
+    if (!event) {
+      failed = std::move(event.error());
+    } else {
+      size_t count = 0;
+      auto* groups = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event->get()), &count);
+      CHECK(count == 1);
+      if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
+        failed = client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+      const auto* list = failed ? nullptr : rd_kafka_group_result_partitions(groups[0]);
+      for (int i = 0; list && i < list->cnt; ++i) {
+        const auto& p = list->elems[i];
+        if (p.err) failed = client_->error(p.err, attempt + " for " + to_string(place_of(p)));
+        if (p.offset >= 0)
+          found[place_of(p)] = {Offset(p.offset), std::string(static_cast<const char*>(p.metadata), p.metadata ? p.metadata_size : 0)};
+      }
+    }
+    if (!failed) return found;
+    if (failed->code != Errc::kUnreachable || Clock::now() > until) return *failed;
+    std::this_thread::sleep_for(Milliseconds(50));
+  }
+}
+
+Result<void> KafkaLog::commit_offsets(const OffsetCommit& commit, const Membership* member) {
+  if (commit.offsets.empty()) return {};
+  const std::string attempt = "committing offsets of group " + commit.group;
+  PartitionListPtr list = make_list(commit.offsets.size());
+  for (const auto& [tp, offset] : commit.offsets) add_partition(list.get(), tp, offset.value);
+  if (member) {
+    const auto err = rd_kafka_commit(static_cast<const KafkaMembership*>(member)->handle(), list.get(), 0);
+    if (err) return client_->error(err, attempt);
+    return {};
+  }
+  std::unique_ptr<rd_kafka_AlterConsumerGroupOffsets_t,
+                  Destroyer<rd_kafka_AlterConsumerGroupOffsets_t, rd_kafka_AlterConsumerGroupOffsets_destroy>>
+      request(rd_kafka_AlterConsumerGroupOffsets_new(commit.group.c_str(), list.get()));
+  auto* raw = request.get();
+  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
+               rd_kafka_AlterConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
+             }));
+  size_t count = 0;
+  auto* groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
+  CHECK(count == 1);
+  if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
+    return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+  const auto* answers = rd_kafka_group_result_partitions(groups[0]);
+  for (int i = 0; i < answers->cnt; ++i)
+    if (auto err = answers->elems[i].err) return client_->error(err, attempt + " for " + to_string(place_of(answers->elems[i])));
+  return {};
+}
+
+Result<void> KafkaLog::delete_before(const TopicPartition& tp, Offset before) {
+  const std::string attempt = "deleting records of " + to_string(tp) + " before offset " + std::to_string(before.value);
+  PartitionListPtr list = make_list(1);
+  add_partition(list.get(), tp, before.value);
+  std::unique_ptr<rd_kafka_DeleteRecords_t, Destroyer<rd_kafka_DeleteRecords_t, rd_kafka_DeleteRecords_destroy>> request(
+      rd_kafka_DeleteRecords_new(list.get()));
+  auto* raw = request.get();
+  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DELETERECORDS, [&](auto* options, auto* queue) {
+               rd_kafka_DeleteRecords(client_->get(), &raw, 1, options, queue);
+             }));
+  const auto* answers = rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event.get()));
+  for (int i = 0; i < answers->cnt; ++i)
+    if (auto err = answers->elems[i].err) return client_->error(err, attempt);
+  return {};
+}
+
+}  // namespace
+}  // namespace kafka
+
+Result<std::unique_ptr<Log>> open_kafka_log(const KafkaLogOptions& options) {
+  using namespace kafka;
+  if (options.brokers.empty()) return Error{Errc::kUsage, "opening a Kafka log: no brokers are given"};
+  TRY_ASSIGN(auto client, Client::create(options, RD_KAFKA_CONSUMER, {}, {{"isolation.level", "read_committed"}}));
+  const rd_kafka_metadata_t* metadata = nullptr;
+  const auto err = rd_kafka_metadata(client->get(), 0, nullptr, &metadata, kRequestTimeoutMs);
+  if (metadata) rd_kafka_metadata_destroy(metadata);
+  if (err) return client->error(err, "connecting");
+  return std::unique_ptr<Log>(std::make_unique<KafkaLog>(options, std::move(client)));
+}
+
+}  // namespace assay::streams

@@ -1,0 +1,47 @@
+// The log on Apache Kafka.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "streams/log.h"
+
+namespace assay::streams {
+
+struct KafkaLogOptions {
+  // behaviour
+  std::string brokers;               // "host:port,host:port"
+  std::string client_id = "assay";
+  int replication_factor = -1;       // of topics that are created; -1: the broker's default
+  int64_t transaction_timeout_ms = 10000;  // after it the broker aborts what a dead writer left, and readers go on
+  int64_t session_timeout_ms = 10000;      // after it a silent member's partitions go to others
+  /// Set when the process is to end: a commit whose answer does not come within 3 s is then left to the timeout above.
+  /// Not owned; must outlive the log.
+  const std::atomic<bool>* stopping = nullptr;
+  /// Any librdkafka property (TLS, SASL, tuning). Those that correctness rests on are refused.
+  std::map<std::string, std::string> properties;
+
+  // performance
+  int64_t fetch_buffer_bytes = 32 << 20;  // what one reader holds ahead of its owner, shared by its partitions
+  int64_t send_buffer_bytes = 64 << 20;   // what one writer or producer holds behind its owner
+};
+
+/// Connects and makes sure that a broker answers.
+///
+/// Places on Kafka: commit and abort markers take offsets, so `Fetch::next` and offsets of records have holes. Between
+/// records `next` is one past the last record; markers behind it are passed once the end, or the next record, is seen.
+///
+/// Writers: kFenced means that the broker refuses this writer's epoch (or static instance id): a newer owner, or a
+/// transaction that outlived transaction_timeout_ms, which the protocol cannot tell apart. A group that moved on
+/// (generation, member id) is kAborted: the transaction was rolled back, and Membership::poll will say what changed.
+/// kAmbiguous also comes when the broker accepted a commit or an abort only after a request whose own answer was lost, and
+/// prepare() may return it too. After kFenced and kAmbiguous the writer is done; every call returns that error again.
+/// A timestamp of 0 is written as the present: librdkafka has no other meaning for it.
+/// Without a Transaction::member the offsets are guarded by the transactional id alone.
+///
+/// Errors: kUnreachable naming the brokers (within 10 s), kUsage for properties that are unknown or not free.
+Result<std::unique_ptr<Log>> open_kafka_log(const KafkaLogOptions& options);
+
+}  // namespace assay::streams

@@ -1,0 +1,269 @@
+// Reading: one consumer with explicit places, one librdkafka queue per partition, so that a paused partition simply stays
+// in its (bounded) queue and partitions with records take turns.
+#include <algorithm>
+#include <condition_variable>
+#include <thread>
+
+#include "streams/kafka_log_parts.h"
+
+namespace assay::streams::kafka {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// After so long without a broker the reader says so; librdkafka itself would try for ever.
+constexpr Milliseconds kOutagePatience{30000};
+
+/// Bell that librdkafka's threads ring when an empty queue gets something.
+class Bell {
+ public:
+  void ring() {
+    std::lock_guard lock(mutex_);
+    ++rings_;
+    rung_.notify_one();
+  }
+  uint64_t rings() {
+    std::lock_guard lock(mutex_);
+    return rings_;
+  }
+  /// Waits until it rang after `seen` was taken.
+  void wait(uint64_t seen, Clock::time_point until) {
+    std::unique_lock lock(mutex_);
+    rung_.wait_until(lock, until, [&] { return rings_ != seen; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable rung_;
+  uint64_t rings_ = 0;
+};
+
+/// Messages of a fetch; they must go before their client.
+struct Messages {
+  explicit Messages(std::shared_ptr<Client> c) : client(std::move(c)) {}
+  ~Messages() {
+    for (rd_kafka_message_t* m : held) rd_kafka_message_destroy(m);
+  }
+  Messages(const Messages&) = delete;
+
+  std::shared_ptr<Client> client;
+  std::vector<rd_kafka_message_t*> held;
+};
+
+std::optional<std::string_view> bytes(const void* data, size_t size) {
+  if (!data) return std::nullopt;
+  return std::string_view(static_cast<const char*>(data), size);
+}
+
+RecordView view(rd_kafka_message_t* m) {
+  RecordView record;
+  record.offset = Offset(m->offset);
+  record.timestamp = WallTime(rd_kafka_message_timestamp(m, nullptr));
+  record.key = bytes(m->key, m->key_len);
+  record.value = bytes(m->payload, m->len);
+  rd_kafka_headers_t* headers = nullptr;
+  if (rd_kafka_message_headers(m, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    const size_t count = rd_kafka_header_cnt(headers);
+    record.headers.reserve(count);
+    const char* name;
+    const void* value;
+    size_t size;
+    for (size_t i = 0; rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR; ++i)
+      record.headers.push_back({name, bytes(value, size)});
+  }
+  return record;
+}
+
+class KafkaReader final : public LogReader {
+ public:
+  static Result<std::unique_ptr<LogReader>> open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from);
+  ~KafkaReader() override;
+
+  Result<std::optional<Fetch>> poll(Milliseconds wait, size_t max_records) override;
+  Result<void> seek(const TopicPartition& tp, Offset to) override;
+  void pause(const TopicPartition& tp) override { find(tp).paused = true; }
+  void resume(const TopicPartition& tp) override { find(tp).paused = false; }
+
+ private:
+  struct Partition {
+    TopicPartition tp;
+    Offset next;
+    bool paused = false;
+    std::optional<Error> failed;  // stays until a seek
+    QueuePtr queue;
+  };
+
+  Partition& find(const TopicPartition& tp);
+  Result<std::optional<Fetch>> take(Partition& p, size_t max_records);
+  Error failure(const Partition& p, const rd_kafka_message_t& m) const;
+  Result<void> assign();
+  Result<void> watch_outage();
+
+  Bell bell_;
+  std::vector<Partition> partitions_;
+  size_t turn_ = 0;
+  std::optional<Clock::time_point> outage_since_;
+  std::shared_ptr<Client> client_;
+};
+
+Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
+  const int64_t share_kb = std::clamp<int64_t>(options.fetch_buffer_bytes / 1024 / std::max<int64_t>(1, std::ssize(from)), 1024, 1 << 20);
+  auto reader = std::make_unique<KafkaReader>();
+  TRY_ASSIGN(reader->client_,
+             Client::create(options, RD_KAFKA_CONSUMER,
+                            {{"queued.max.messages.kbytes", std::to_string(share_kb)},
+                             {"queued.min.messages", "100000"},
+                             {"fetch.wait.max.ms", "250"},
+                             {"fetch.error.backoff.ms", "100"}},
+                            {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
+                             {"enable.auto.commit", "false"},
+                             {"enable.auto.offset.store", "false"},
+                             {"auto.offset.reset", "error"},
+                             {"check.crcs", "true"},
+                             {"isolation.level", "read_committed"},
+                             {"enable.partition.eof", "true"}}));
+  std::map<std::string, int32_t> counts;
+  for (const auto& [tp, offset] : from) {
+    if (!counts.contains(tp.topic)) {
+      TRY_ASSIGN(counts[tp.topic], reader->client_->partition_count(tp.topic));
+    }
+    if (tp.partition < 0 || tp.partition >= counts[tp.topic])
+      return Error{Errc::kNotFound, "reading " + to_string(tp) + " at Kafka " + options.brokers + ": the topic has " +
+                                        std::to_string(counts[tp.topic]) + " partitions"};
+    Partition p;
+    p.tp = tp;
+    p.next = offset;
+    reader->partitions_.push_back(std::move(p));
+  }
+  TRY(reader->assign());
+  for (Partition& p : reader->partitions_) {
+    p.queue.reset(rd_kafka_queue_get_partition(reader->client_->get(), p.tp.topic.c_str(), p.tp.partition));
+    CHECK(p.queue);
+    rd_kafka_queue_forward(p.queue.get(), nullptr);
+    rd_kafka_queue_cb_event_enable(p.queue.get(), [](rd_kafka_t*, void* bell) { static_cast<Bell*>(bell)->ring(); }, &reader->bell_);
+  }
+  return std::unique_ptr<LogReader>(std::move(reader));
+}
+
+KafkaReader::~KafkaReader() {
+  // A fetch may outlive us and with it the client, whose threads must not ring a bell that has gone.
+  for (Partition& p : partitions_)
+    if (p.queue) rd_kafka_queue_cb_event_enable(p.queue.get(), nullptr, nullptr);
+}
+
+Result<void> KafkaReader::assign() {
+  PartitionListPtr list = make_list(partitions_.size());
+  for (const Partition& p : partitions_) add_partition(list.get(), p.tp, p.next.value);
+  if (auto err = rd_kafka_assign(client_->get(), list.get())) return client_->error(err, "assigning partitions to a reader");
+  return {};
+}
+
+KafkaReader::Partition& KafkaReader::find(const TopicPartition& tp) {
+  auto it = std::ranges::find(partitions_, tp, &Partition::tp);
+  CHECK(it != partitions_.end());
+  return *it;
+}
+
+Result<std::optional<Fetch>> KafkaReader::poll(Milliseconds wait, size_t max_records) {
+  CHECK(max_records > 0);
+  const auto until = Clock::now() + wait;
+  for (;;) {
+    const uint64_t seen = bell_.rings();
+    for (size_t i = 0; i < partitions_.size(); ++i) {
+      Partition& p = partitions_[(turn_ + i) % partitions_.size()];
+      if (p.paused) continue;
+      TRY_ASSIGN(auto fetch, take(p, max_records));
+      if (!fetch) continue;
+      turn_ = (turn_ + i + 1) % partitions_.size();
+      return fetch;
+    }
+    TRY(watch_outage());
+    if (Clock::now() >= until) return std::optional<Fetch>();
+    bell_.wait(seen, std::min(until, Clock::now() + Milliseconds(500)));
+  }
+}
+
+Result<std::optional<Fetch>> KafkaReader::take(Partition& p, size_t max_records) {
+  if (p.failed) return *p.failed;
+  std::shared_ptr<Messages> messages;
+  Fetch fetch;
+  while (fetch.records.size() < max_records) {
+    rd_kafka_message_t* m = rd_kafka_consume_queue(p.queue.get(), 0);
+    if (!m) break;
+    if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+      if (!messages) messages = std::make_shared<Messages>(client_);
+      messages->held.push_back(m);
+      fetch.records.push_back(view(m));
+      p.next = Offset(m->offset + 1);
+      continue;
+    }
+    if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+      p.next = std::max(p.next, Offset(m->offset));
+      fetch.at_end = true;
+    } else if (errc_of(m->err) != Errc::kUnreachable) {  // it goes on by itself when it can
+      p.failed = failure(p, *m);
+    }
+    rd_kafka_message_destroy(m);
+    if (fetch.at_end || p.failed) break;
+  }
+  if (fetch.records.empty() && !fetch.at_end) {
+    if (p.failed) return *p.failed;
+    return std::optional<Fetch>();
+  }
+  outage_since_.reset();
+  fetch.from = p.tp;
+  fetch.next = p.next;
+  fetch.storage = std::move(messages);
+  return std::optional<Fetch>(std::move(fetch));
+}
+
+Error KafkaReader::failure(const Partition& p, const rd_kafka_message_t& m) const {
+  const std::string attempt = "reading " + to_string(p.tp) + " from offset " + std::to_string(p.next.value);
+  return client_->error(m.err, attempt, rd_kafka_message_errstr(&m));
+}
+
+Result<void> KafkaReader::watch_outage() {
+  while (rd_kafka_message_t* m = rd_kafka_consumer_poll(client_->get(), 0)) {  // what belongs to no partition
+    if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && !outage_since_) outage_since_ = Clock::now();
+    rd_kafka_message_destroy(m);
+  }
+  if (!outage_since_ || Clock::now() - *outage_since_ < kOutagePatience) return {};
+  const rd_kafka_metadata_t* metadata = nullptr;
+  const auto err = rd_kafka_metadata(client_->get(), 0, nullptr, &metadata, 1000);
+  if (metadata) rd_kafka_metadata_destroy(metadata);
+  if (err) return client_->error(Errc::kUnreachable, "reading", "no broker since " + std::to_string(kOutagePatience.count()) + " ms");
+  outage_since_.reset();
+  return {};
+}
+
+Result<void> KafkaReader::seek(const TopicPartition& tp, Offset to) {
+  Partition& p = find(tp);
+  p.next = to;
+  const bool stopped = p.failed.has_value();
+  p.failed.reset();
+  if (!stopped) {
+    const auto until = Clock::now() + Milliseconds(kRequestTimeoutMs);
+    for (;;) {
+      PartitionListPtr list = make_list(1);
+      add_partition(list.get(), tp, to.value);
+      ErrorPtr error(rd_kafka_seek_partitions(client_->get(), list.get(), kRequestTimeoutMs));
+      if (error) return client_->error(rd_kafka_error_code(error.get()), "seeking " + to_string(tp), rd_kafka_error_string(error.get()));
+      const auto err = list->elems[0].err;
+      if (!err) return {};
+      // A partition that was assigned a moment ago is not fetched yet and cannot be moved.
+      if (err != RD_KAFKA_RESP_ERR__STATE || Clock::now() > until) return client_->error(err, "seeking " + to_string(tp));
+      std::this_thread::sleep_for(Milliseconds(5));
+    }
+  }
+  // After an error librdkafka fetches the partition no more; a new assignment starts all of them where we are.
+  return assign();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LogReader>> open_reader(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
+  return KafkaReader::open(options, from);
+}
+
+}  // namespace assay::streams::kafka

@@ -1,0 +1,358 @@
+// Writing: transactions of one transactional id, and idempotent writes outside of them.
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
+#include "streams/kafka_log_parts.h"
+
+namespace assay::streams::kafka {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kRemaining = -1;  // for transactional calls: what remains of the transaction's timeout
+constexpr int kStoppingMs = 3000;
+
+Settings producer_tuning(const KafkaLogOptions& options) {
+  return {{"queue.buffering.max.messages", "1000000"},
+          {"queue.buffering.max.kbytes", std::to_string(std::clamp<int64_t>(options.send_buffer_bytes / 1024, 1, 2097151))},
+          {"message.max.bytes", "16777216"},  // the topic decides, not the client
+          {"linger.ms", "5"},
+          {"retry.backoff.ms", "50"}};
+}
+
+Settings producer_fixed() { return {{"enable.idempotence", "true"}, {"acks", "all"}, {"partitioner", "murmur2_random"}}; }
+
+/// Requests of a transaction that were sent and not answered. When one stays behind, a late copy of it may still reach a
+/// coordinator and hit the next transaction (KAFKA-17754); only a new producer epoch is safe from it.
+class Unanswered {
+ public:
+  void sent(int16_t key, int32_t correlation) {
+    if (!tracked(key)) return;
+    std::lock_guard lock(mutex_);
+    open_.emplace(key, correlation);
+  }
+  void answered(int16_t key, int32_t correlation) {
+    if (!tracked(key)) return;
+    std::lock_guard lock(mutex_);
+    open_.erase({key, correlation});
+  }
+  bool any() const {
+    std::lock_guard lock(mutex_);
+    return !open_.empty();
+  }
+
+ private:
+  static bool tracked(int16_t key) {
+    constexpr int16_t kAddPartitionsToTxn = 24, kAddOffsetsToTxn = 25, kEndTxn = 26, kTxnOffsetCommit = 28;
+    return key == kAddPartitionsToTxn || key == kAddOffsetsToTxn || key == kEndTxn || key == kTxnOffsetCommit;
+  }
+  mutable std::mutex mutex_;
+  std::set<std::pair<int16_t, int32_t>> open_;
+};
+
+class KafkaWriter final : public LogWriter {
+ public:
+  static Result<std::unique_ptr<LogWriter>> open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+                                                 const std::string& transactional_id);
+
+  Result<void> prepare(Transaction transaction) override;
+  Result<std::vector<Offset>> commit() override;
+  Result<void> abort() override;
+
+ private:
+  static rd_kafka_resp_err_t on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, void* unanswered, char*, size_t);
+  static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
+
+  Result<void> deliver();
+  Result<void> send_offsets();
+  Error roll_back(std::string_view attempt, std::string_view why);
+  Error finish(Error error);
+  Error failed(const ErrorPtr& error, std::string_view attempt);
+  int patience() const { return stopping_ && stopping_->load() ? kStoppingMs : kRemaining; }
+  std::string named(std::string_view what) const { return std::string(what) + " as " + id_; }
+
+  std::string id_;
+  std::shared_ptr<const RecordLimits> limits_;
+  const std::atomic<bool>* stopping_ = nullptr;
+  int64_t timeout_ms_ = 0;
+
+  std::optional<Transaction> transaction_;  // prepared
+  std::optional<Error> done_;               // fenced or ambiguous: this writer does nothing more
+
+  // Of the transaction being delivered; reports of an earlier one carry another number and do not count.
+  uint32_t number_ = 0;
+  std::vector<Offset> places_;
+  size_t delivered_ = 0;
+  rd_kafka_resp_err_t delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
+
+  Unanswered unanswered_;
+  std::shared_ptr<Client> client_;  // its threads end before what they call
+  std::optional<Destinations> destinations_;
+};
+
+rd_kafka_resp_err_t KafkaWriter::on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, void* unanswered, char*, size_t) {
+  auto sent = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t correlation, size_t, void* open) {
+    static_cast<Unanswered*>(open)->sent(key, correlation);
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+  };
+  auto received = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t correlation, size_t, int64_t,
+                     rd_kafka_resp_err_t err, void* open) {
+    if (!err) static_cast<Unanswered*>(open)->answered(key, correlation);
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+  };
+  if (auto err = rd_kafka_interceptor_add_on_request_sent(rk, "assay", sent, unanswered)) return err;
+  return rd_kafka_interceptor_add_on_response_received(rk, "assay", received, unanswered);
+}
+
+void KafkaWriter::on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque) {
+  auto* writer = user_of<KafkaWriter>(opaque);
+  const auto tag = reinterpret_cast<uintptr_t>(m->_private);
+  if (static_cast<uint32_t>(tag >> 32) != writer->number_) return;
+  ++writer->delivered_;
+  if (m->err && !writer->delivery_error_) writer->delivery_error_ = m->err;
+  writer->places_[tag & 0xffffffff] = Offset(m->offset);
+}
+
+Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+                                                     const std::string& transactional_id) {
+  auto writer = std::make_unique<KafkaWriter>();
+  writer->id_ = transactional_id;
+  writer->limits_ = std::move(limits);
+  writer->stopping_ = options.stopping;
+  writer->timeout_ms_ = options.transaction_timeout_ms;
+  Settings fixed = producer_fixed();
+  fixed.emplace_back("transactional.id", transactional_id);
+  fixed.emplace_back("transaction.timeout.ms", std::to_string(options.transaction_timeout_ms));
+  fixed.emplace_back("message.timeout.ms", std::to_string(options.transaction_timeout_ms));
+  TRY_ASSIGN(writer->client_, Client::create(
+                                  options, RD_KAFKA_PRODUCER, producer_tuning(options), std::move(fixed),
+                                  [](rd_kafka_conf_t* conf, void* self) {
+                                    rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+                                    rd_kafka_conf_interceptor_add_on_new(conf, "assay", on_new, &static_cast<KafkaWriter*>(self)->unanswered_);
+                                  },
+                                  writer.get()));
+  writer->destinations_.emplace(*writer->client_);
+  // An older owner's unfinished transaction is ended first; its markers may take a moment.
+  const auto until = Clock::now() + Milliseconds(3 * kRequestTimeoutMs);
+  for (;;) {
+    ErrorPtr error(rd_kafka_init_transactions(writer->client_->get(), kRequestTimeoutMs));
+    if (!error) break;
+    const bool silent = errc_of(rd_kafka_error_code(error.get())) == Errc::kUnreachable;
+    if (rd_kafka_error_is_retriable(error.get()) && !silent && Clock::now() < until) continue;
+    return writer->client_->error(rd_kafka_error_code(error.get()), writer->named("opening a transactional writer"),
+                                  rd_kafka_error_string(error.get()));
+  }
+  return std::unique_ptr<LogWriter>(std::move(writer));
+}
+
+/// Remembers that this writer is of no more use.
+Error KafkaWriter::finish(Error error) {
+  transaction_.reset();
+  done_ = error;
+  return error;
+}
+
+/// The error of a call that left the transaction beyond rolling back.
+Error KafkaWriter::failed(const ErrorPtr& error, std::string_view attempt) {
+  char text[512];
+  rd_kafka_resp_err_t err = rd_kafka_fatal_error(client_->get(), text, sizeof text);
+  if (!err) err = rd_kafka_error_code(error.get());
+  const std::string why = rd_kafka_error_string(error.get());
+  if (is_fencing(err) || is_fencing(rd_kafka_error_code(error.get())))
+    return finish(client_->error(Errc::kFenced, named(attempt), why));
+  return finish(client_->error(Errc::kAmbiguous, named(attempt), why));
+}
+
+/// Ends the transaction after something in it failed. kAborted when it certainly did not happen and nothing of it is on its way.
+Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
+  transaction_.reset();
+  ErrorPtr error(rd_kafka_abort_transaction(client_->get(), patience()));
+  if (error) return failed(error, std::string(attempt) + " (" + std::string(why) + "), then aborting");
+  if (unanswered_.any())
+    return finish(client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; aborted, but a request of it was never answered"));
+  return client_->error(Errc::kAborted, named(attempt), why);
+}
+
+Result<void> KafkaWriter::prepare(Transaction transaction) {
+  CHECK(!transaction_);
+  if (done_) return *done_;
+  for (const OutRecord& record : transaction.records) TRY(limits_->check(record));
+  std::vector<std::pair<rd_kafka_topic_t*, int32_t>> destinations;
+  destinations.reserve(transaction.records.size());
+  for (const OutRecord& record : transaction.records) {  // topics are known before the first write: metadata asked for in
+    TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));  // a transaction can outlast it
+    TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
+    destinations.emplace_back(topic->handle.get(), partition);
+  }
+  if (ErrorPtr error{rd_kafka_begin_transaction(client_->get())}) return failed(error, "beginning a transaction");
+  transaction_ = std::move(transaction);
+  const auto& records = transaction_->records;
+  ++number_;
+  places_.assign(records.size(), Offset(-1));
+  delivered_ = 0;
+  delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
+  const auto until = Clock::now() + Milliseconds(timeout_ms_);
+  for (size_t i = 0; i < records.size(); ++i) {
+    auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
+    const auto [topic, partition] = destinations[i];
+    rd_kafka_resp_err_t err;
+    while ((err = produce(client_->get(), topic, partition, records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && Clock::now() < until)
+      rd_kafka_poll(client_->get(), 50);
+    if (!err) continue;
+    const std::string attempt = "writing to " + to_string({records[i].to.topic, partition});
+    Error aborted = roll_back(attempt, rd_kafka_err2str(err));
+    if (aborted.code == Errc::kAborted && errc_of(err) == Errc::kTooLarge) aborted.code = Errc::kTooLarge;
+    return aborted;
+  }
+  return deliver();
+}
+
+/// Waits for the place of every record.
+Result<void> KafkaWriter::deliver() {
+  char text[512];
+  while (delivered_ < places_.size() && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text))
+    rd_kafka_flush(client_->get(), 1000);  // ends: message.timeout.ms bounds every delivery
+  const std::string attempt = "writing " + std::to_string(places_.size()) + " records";
+  if (auto fatal = rd_kafka_fatal_error(client_->get(), text, sizeof text))
+    return finish(client_->error(is_fencing(fatal) ? Errc::kFenced : Errc::kAmbiguous, named(attempt), text));
+  if (delivery_error_) {
+    Error error = roll_back(attempt, rd_kafka_err2str(delivery_error_));
+    if (error.code == Errc::kAborted && errc_of(delivery_error_) == Errc::kTooLarge) error.code = Errc::kTooLarge;
+    return error;
+  }
+  // A repeated write that the broker recognised is acknowledged without its place; the metadata needs every place.
+  if (std::ranges::any_of(places_, [](Offset o) { return o.value < 0; }))
+    return roll_back(attempt, "a repeated write was acknowledged without its offset");
+  return {};
+}
+
+Result<void> KafkaWriter::send_offsets() {
+  const OffsetCommit& commit = *transaction_->offsets;
+  const std::string metadata = transaction_->metadata ? transaction_->metadata(places_) : std::string();
+  PartitionListPtr list = make_list(commit.offsets.size());
+  for (const auto& [tp, offset] : commit.offsets) {
+    auto* place = rd_kafka_topic_partition_list_add(list.get(), tp.topic.c_str(), tp.partition);
+    place->offset = offset.value;
+    place->metadata = std::malloc(metadata.size() + 1);  // the list frees it
+    std::copy_n(metadata.c_str(), metadata.size() + 1, static_cast<char*>(place->metadata));
+    place->metadata_size = metadata.size();
+  }
+  std::shared_ptr<const rd_kafka_consumer_group_metadata_t> proof;
+  if (transaction_->member)
+    proof = static_cast<const KafkaMembership*>(transaction_->member)->proof();
+  else
+    proof = {rd_kafka_consumer_group_metadata_new(commit.group.c_str()), rd_kafka_consumer_group_metadata_destroy};
+  const std::string attempt = "committing offsets of group " + commit.group;
+  if (!proof) return roll_back(attempt, "the member has no assignment");
+  const auto until = Clock::now() + Milliseconds(timeout_ms_);
+  for (;;) {
+    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), patience()));
+    if (!error) return {};
+    if (rd_kafka_error_is_fatal(error.get()) || is_fencing(rd_kafka_error_code(error.get()))) {
+      // A taken-over static instance id is not fatal to the producer: nothing of the transaction may stay behind.
+      const bool instance = rd_kafka_error_code(error.get()) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;
+      if (!instance) return failed(error, attempt);
+      Error rolled_back = roll_back(attempt, rd_kafka_error_string(error.get()));
+      if (rolled_back.code == Errc::kAborted) rolled_back.code = Errc::kFenced;
+      return finish(std::move(rolled_back));
+    }
+    if (rd_kafka_error_is_retriable(error.get()) && !rd_kafka_error_txn_requires_abort(error.get()) && Clock::now() < until) continue;
+    return roll_back(attempt, rd_kafka_error_string(error.get()));
+  }
+}
+
+Result<std::vector<Offset>> KafkaWriter::commit() {
+  if (done_) return *done_;
+  CHECK(transaction_);
+  if (transaction_->offsets && !transaction_->offsets->offsets.empty()) TRY(send_offsets());
+  ErrorPtr error(rd_kafka_commit_transaction(client_->get(), patience()));
+  if (error) {
+    if (rd_kafka_error_txn_requires_abort(error.get())) return roll_back("committing a transaction", rd_kafka_error_string(error.get()));
+    return failed(error, "committing a transaction");
+  }
+  if (unanswered_.any())
+    return finish(client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
+  transaction_.reset();
+  return std::move(places_);
+}
+
+Result<void> KafkaWriter::abort() {
+  if (done_) return *done_;
+  CHECK(transaction_);
+  Error error = roll_back("aborting a transaction", "asked for");
+  if (error.code == Errc::kAborted) return {};
+  return error;
+}
+
+/// Outside transactions; the broker drops what the client repeats.
+class KafkaProducer final : public LogProducer {
+ public:
+  static Result<std::unique_ptr<LogProducer>> open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits);
+
+  Result<void> send(OutRecord record) override;
+  Result<void> flush() override;
+
+ private:
+  static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
+
+  std::shared_ptr<const RecordLimits> limits_;
+  std::optional<Error> first_error_;
+  std::shared_ptr<Client> client_;
+  std::optional<Destinations> destinations_;
+};
+
+void KafkaProducer::on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque) {
+  auto* producer = user_of<KafkaProducer>(opaque);
+  if (m->err && !producer->first_error_)
+    producer->first_error_ = producer->client_->error(m->err, "writing to " + to_string({rd_kafka_topic_name(m->rkt), m->partition}));
+}
+
+Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits) {
+  auto producer = std::make_unique<KafkaProducer>();
+  producer->limits_ = std::move(limits);
+  Settings tuning = producer_tuning(options);
+  tuning.emplace_back("message.timeout.ms", "30000");
+  TRY_ASSIGN(producer->client_,
+             Client::create(
+                 options, RD_KAFKA_PRODUCER, std::move(tuning), producer_fixed(),
+                 [](rd_kafka_conf_t* conf, void*) { rd_kafka_conf_set_dr_msg_cb(conf, on_delivery); }, producer.get()));
+  producer->destinations_.emplace(*producer->client_);
+  return std::unique_ptr<LogProducer>(std::move(producer));
+}
+
+Result<void> KafkaProducer::send(OutRecord record) {
+  TRY(limits_->check(record));
+  TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));
+  TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
+  rd_kafka_poll(client_->get(), 0);
+  rd_kafka_resp_err_t err;
+  // A full queue empties: what cannot be delivered leaves it after message.timeout.ms.
+  while ((err = produce(client_->get(), topic->handle.get(), partition, record, nullptr)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+    rd_kafka_poll(client_->get(), 50);
+  if (err) return client_->error(err, "writing to " + to_string({record.to.topic, partition}));
+  return {};
+}
+
+Result<void> KafkaProducer::flush() {
+  while (rd_kafka_flush(client_->get(), 1000) == RD_KAFKA_RESP_ERR__TIMED_OUT) {
+  }
+  if (!first_error_) return {};
+  Error error = std::move(*first_error_);
+  first_error_.reset();
+  return error;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits,
+                                               const std::string& transactional_id) {
+  return KafkaWriter::open(options, std::move(limits), transactional_id);
+}
+
+Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<const RecordLimits> limits) {
+  return KafkaProducer::open(options, std::move(limits));
+}
+
+}  // namespace assay::streams::kafka

@@ -1,0 +1,22 @@
+// Reads partitions from their start to where they end now: for folds that must be complete before anything else begins.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "streams/log.h"
+
+namespace assay::streams {
+
+/// Calls `take` for each record from the start of each partition to its last stable offset as it was when the call began, in
+/// order within a partition, until it returns false. Returns where each partition was left.
+/// Errors: those of the log and of `take`; kUnreachable when nothing comes for a minute.
+Result<std::map<TopicPartition, Offset>> read_to_end(
+    Log& log, const std::vector<TopicPartition>& partitions,
+    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take);
+
+/// Every partition of a topic. Errors: kNotFound.
+Result<std::vector<TopicPartition>> partitions_of(Log& log, const std::string& topic);
+
+}  // namespace assay::streams

@@ -1,0 +1,15 @@
+// Every group of commands, each in the file of its name.
+#pragma once
+
+#include "tools/cli.h"
+
+namespace assay::tools {
+
+void register_generate(Command& root);
+void register_produce(Command& root);
+void register_config(Command& root);
+void register_topics(Command& root);
+void register_dlq(Command& root);
+void register_doctor(Command& root);
+
+}  // namespace assay::tools

@@ -1,0 +1,12 @@
+// assay: one binary, one command a group, wired here.
+#include <iostream>
+
+#include "tools/commands.h"
+
+int main(int argc, char** argv) {
+  using namespace assay::tools;
+  std::ios::sync_with_stdio(false);
+  const std::vector<Registration> groups = {register_generate, register_produce, register_config,
+                                            register_topics,   register_dlq,     register_doctor};
+  return run_cli({argv + 1, argv + argc}, process_environment(), groups, std::cout, std::cerr);
+}

@@ -1,0 +1,30 @@
+// The log that the settings name: the only place that knows which implementation stands behind the seam.
+#pragma once
+
+#include <memory>
+
+#include "streams/log.h"
+#include "streams/topic_admin.h"
+#include "tools/settings.h"
+
+namespace assay::tools {
+
+enum class LogAccess {
+  kReadWrite,
+  kRead,  // looks only: an embedded log is opened without writing a byte
+};
+
+/// Opens Kafka when brokers are set, else the embedded log in DIR/log (created with its directory for kReadWrite).
+/// Errors: kRefused when another process holds the directory; kUnreachable; kNotFound (kRead, nothing there yet).
+Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access);
+
+/// The topics that these settings ask for.
+std::vector<streams::TopicConfig> configured_topics(const Settings& settings);
+
+/// Creates the topics that are missing, unless topics.manage = false.
+Result<void> ensure_topics(const Settings& settings, streams::Log& log);
+
+/// Milliseconds since the epoch, as this machine says.
+WallTime wall_now();
+
+}  // namespace assay::tools

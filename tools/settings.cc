@@ -1,0 +1,391 @@
+#include "tools/settings.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+
+#include "schemas/members.h"
+#include "schemas/time.h"
+#include "tools/environment.h"
+#include "tools/toml_text.h"
+
+extern char** environ;
+
+namespace assay::tools {
+namespace {
+
+bool is_address(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos || colon == 0) return false;
+  int port = 0;
+  const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size() && port >= 0 && port <= 65535;
+}
+
+bool are_addresses(std::string_view list) {
+  while (!list.empty()) {
+    const size_t comma = std::min(list.find(','), list.size());
+    if (!is_address(list.substr(0, comma))) return false;
+    list.remove_prefix(std::min(comma + 1, list.size()));
+  }
+  return true;
+}
+
+void within(Members& table, std::string_view name, int64_t value, int64_t least, int64_t most) {
+  if (value < least || value > most)
+    table.refuse(name,
+                 "must lie within " + std::to_string(least) + " and " + std::to_string(most) + ", is " + std::to_string(value));
+}
+
+/// TOML reads `security.protocol = "SSL"` as a table in a table; a property's name has dots.
+void take_properties(Members& table, const Json& value, const std::string& name, std::map<std::string, std::string>& out) {
+  for (const auto& [member, child] : value.as_object()) {
+    const std::string full = name.empty() ? member : name + "." + member;
+    if (child.is_object()) {
+      take_properties(table, child, full, out);
+    } else if (child.is_array() || child.is_null()) {
+      table.mistyped("properties." + full, "a string, a number or a boolean", child);
+    } else {
+      out[full] = child.is_string() ? child.as_string() : canonical(child);
+    }
+  }
+}
+
+void read_topics(Members& table, TopicSettings& topics) {
+  table.text("prefix", topics.prefix);
+  const bool legal = std::all_of(topics.prefix.begin(), topics.prefix.end(), [](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+  });
+  if (!legal || topics.prefix.size() > 100)
+    table.refuse("prefix", "must be at most 100 of the letters a-z, A-Z, 0-9, '.', '_' and '-', is " + quoted(topics.prefix));
+  table.count("partitions", topics.partitions);
+  within(table, "partitions", topics.partitions, 1, 1000);
+  table.flag("manage", topics.manage);
+  std::string retention = "forever";
+  table.text("retention", retention);
+  if (retention == "forever") {
+    topics.retention_ms = -1;
+  } else if (auto ms = parse_duration_ms(retention); ms && *ms > 0) {
+    topics.retention_ms = *ms;
+  } else {
+    table.refuse("retention", "must be \"forever\" or a duration such as \"30d\", is " + quoted(retention));
+  }
+}
+
+void read_kafka(Members& table, KafkaSettings& kafka) {
+  table.text("brokers", kafka.brokers);
+  if (!are_addresses(kafka.brokers)) table.refuse("brokers", "must be HOST:PORT,HOST:PORT…, is " + quoted(kafka.brokers));
+  const Json* properties = table.take("properties");
+  if (properties == nullptr) return;
+  if (!properties->is_object()) return table.mistyped("properties", "a table of librdkafka's properties", *properties);
+  take_properties(table, *properties, "", kafka.properties);
+}
+
+void read_database(Members& table, DatabaseSettings& database) {
+  table.text("url", database.url);
+  const bool known = database.url.empty() || database.url.starts_with("postgresql://") || database.url.starts_with("postgres://") ||
+                     database.url.find('=') != std::string::npos;
+  if (!known)
+    table.refuse("url", "must be postgresql://USER@HOST:PORT/NAME or empty, is " + quoted(without_password(database.url)));
+}
+
+void read_audit(Members& table, AuditSettings& audit) {
+  table.text("signer_key", audit.signer_key);
+  table.text("signer_id", audit.signer_id);
+  if (audit.signer_id.empty() || audit.signer_id.size() > 256) table.refuse("signer_id", "must have 1 to 256 bytes");
+  table.choice("eval_submit", audit.eval_submit, {"range", "each"});
+  table.text("kms_waiver_by", audit.kms_waiver_by);
+  std::string until;
+  table.text("kms_waiver_until", until);
+  audit.kms_waiver_until_ms = parse_rfc3339_ms(until);
+  if (!until.empty() && !audit.kms_waiver_until_ms)
+    table.refuse("kms_waiver_until", "must be a time such as \"2026-05-01T12:00:00Z\", is " + quoted(until));
+}
+
+void read_settings(const Json& root, Settings& settings, std::vector<ConfigProblem>& problems) {
+  Members top(root, "", problems);
+  std::string profile = "development";
+  top.choice("profile", profile, {"development", "production"});
+  settings.profile = profile == "production" ? Profile::kProduction : Profile::kDevelopment;
+  top.text("data_dir", settings.data_dir);
+  if (settings.data_dir.empty()) top.refuse("data_dir", "must name a directory, is empty");
+  std::string memory = format_size_bytes(settings.memory_bytes);
+  top.text("memory", memory);
+  if (auto bytes = parse_size_bytes(memory); bytes && *bytes >= int64_t{64} << 20) {
+    settings.memory_bytes = *bytes;
+  } else {
+    top.refuse("memory", "must be a size of at least 64MiB, such as \"512MiB\", is " + quoted(memory));
+  }
+  for (ConfigKind kind : kConfigKinds) {
+    const Json* body = top.take(config_kind_name(kind));
+    if (body == nullptr) continue;
+    for (ConfigProblem& problem : apply_members(*body, kind, settings.rules)) problems.push_back(std::move(problem));
+  }
+  for (ConfigProblem& problem : find_problems(settings.rules)) problems.push_back(std::move(problem));
+  top.table("topics", [&](Members& table) { read_topics(table, settings.topics); });
+  top.table("kafka", [&](Members& table) { read_kafka(table, settings.kafka); });
+  top.table("database", [&](Members& table) { read_database(table, settings.database); });
+  top.table("audit", [&](Members& table) { read_audit(table, settings.audit); });
+  top.table("commit", [&](Members& table) {
+    table.count("interval_ms", settings.commit.interval_ms);
+    within(table, "interval_ms", settings.commit.interval_ms, 1, 60000);
+    table.count("max_records", settings.commit.max_records);
+    within(table, "max_records", settings.commit.max_records, 1, 1000000);
+  });
+  top.table("http", [&](Members& table) {
+    table.text("addr", settings.http_addr);
+    if (!settings.http_addr.empty() && !is_address(settings.http_addr))
+      table.refuse("addr", "must be HOST:PORT, or empty for no HTTP; is " + quoted(settings.http_addr));
+  });
+  top.table("log", [&](Members& table) { table.choice("level", settings.log_level, {"debug", "info", "warn", "error"}); });
+  top.done();
+}
+
+/// Documents laid one over the other, and where each key's value came from.
+class Layered {
+ public:
+  void lay(const Json& over, const std::function<std::string(const std::string& key)>& origin) { lay(root_, over, "", origin); }
+
+  const Json& root() const { return root_; }
+  const std::map<std::string, std::string>& origins() const { return origins_; }
+
+  /// Where the key, or else the table around it, was set.
+  std::string origin(std::string key) const {
+    while (!key.empty()) {
+      if (auto it = origins_.find(key); it != origins_.end()) return it->second;
+      const size_t cut = key.find_last_of(".[");
+      key.resize(cut == std::string::npos ? 0 : cut);
+    }
+    return "defaults";
+  }
+
+ private:
+  void lay(Json& base, const Json& over, const std::string& path, const std::function<std::string(const std::string&)>& origin) {
+    if (!path.empty()) {
+      if (!over.is_object() || !base.is_object()) forget_below(path);
+      origins_[path] = origin(path);
+    }
+    if (over.is_object()) {
+      if (!base.is_object()) base = Json::object();
+      for (const auto& [name, child] : over.as_object()) {
+        const std::string child_path = path.empty() ? name : path + "." + name;
+        if (base.find(name) == nullptr) base.set(name, Json());
+        for (auto& [known, value] : base.as_object())
+          if (known == name) lay(value, child, child_path, origin);
+      }
+      return;
+    }
+    base = over;
+    if (over.is_array()) note_elements(over, path, origin);
+  }
+
+  void note_elements(const Json& array, const std::string& path, const std::function<std::string(const std::string&)>& origin) {
+    for (size_t i = 0; i < array.as_array().size(); ++i) {
+      const Json& element = array.as_array()[i];
+      const std::string at = path + "[" + std::to_string(i) + "]";
+      origins_[at] = origin(at);
+      if (element.is_object())
+        for (const auto& [name, value] : element.as_object()) {
+          origins_[at + "." + name] = origin(at + "." + name);
+          if (value.is_object())
+            for (const auto& [inner, unused] : value.as_object())
+              origins_[at + "." + name + "." + inner] = origin(at + "." + name + "." + inner);
+        }
+    }
+  }
+
+  void forget_below(const std::string& path) {
+    std::erase_if(origins_, [&](const auto& entry) {
+      return entry.first.size() > path.size() && entry.first.starts_with(path) &&
+             (entry.first[path.size()] == '.' || entry.first[path.size()] == '[');
+    });
+  }
+
+  Json root_ = Json::object();
+  std::map<std::string, std::string> origins_;
+};
+
+/// {"a":{"b":value}} for "a.b".
+Json nested(std::string_view key, Json value) {
+  const size_t dot = key.find('.');
+  if (dot == std::string_view::npos) return Json::object().set(key, std::move(value));
+  return Json::object().set(key.substr(0, dot), nested(key.substr(dot + 1), std::move(value)));
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.is_open() || file.bad()) return Error{Errc::kUsage, path + ": cannot be read"};
+  return text;
+}
+
+}  // namespace
+
+Environment process_environment() {
+  Environment variables;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    if (const size_t equals = text.find('='); equals != std::string_view::npos)
+      variables[std::string(text.substr(0, equals))] = std::string(text.substr(equals + 1));
+  }
+  return variables;
+}
+
+Result<Settings> load_settings(const Layers& layers) {
+  Layered layered;
+  std::vector<std::string> lines;  // the problems, as they will be printed
+  std::string file = layers.config_file;
+  if (auto it = layers.environment.find("ASSAY_CONFIG"); file.empty() && it != layers.environment.end()) file = it->second;
+  if (!file.empty()) {
+    TRY_ASSIGN(std::string text, read_file(file));
+    auto document = parse_toml(text);
+    if (!document) return Error{Errc::kUsage, file + ":" + document.error().message};
+    for (const ConfigProblem& problem : document->problems)
+      lines.push_back(file + ":" + std::to_string(document->lines[problem.key]) + ": " + problem.text());
+    layered.lay(document->root, [&](const std::string& key) { return file + ":" + std::to_string(document->lines[key]); });
+  }
+  Settings settings;
+  const Json* http = layered.root().find("http");
+  for (EnvironmentValue& value :
+       read_environment(layers.environment, std::string(http == nullptr ? "" : http->string_or("addr", "")), settings)) {
+    const std::string origin = "environment " + value.variable;
+    if (!value.problem.empty())
+      lines.push_back(origin + ": " + value.problem);
+    else
+      layered.lay(nested(value.key, std::move(value.value)), [&](const std::string&) { return origin; });
+  }
+  for (const std::string& set : layers.sets) {
+    const size_t equals = set.find('=');
+    if (equals == std::string::npos || equals == 0 || set[0] == '.' || set[equals - 1] == '.' ||
+        set.substr(0, equals).find("..") != std::string::npos) {
+      lines.push_back("--set " + set + ": must be KEY=VALUE, such as --set scoring.grace=10m");
+      continue;
+    }
+    const std::string key = set.substr(0, equals), text = set.substr(equals + 1);
+    auto value = parse_toml_value(text);  // what TOML does not know as a value is text: nobody quotes twice on a command line
+    layered.lay(nested(key, value ? *value : Json(text)), [&](const std::string&) { return "--set " + key; });
+  }
+  for (const auto& [key, value] : layers.flags)
+    layered.lay(nested(key, Json(value)), [&](const std::string&) {
+      std::string flag = key == "kafka.brokers"  ? "brokers"
+                         : key == "database.url" ? "database-url"
+                         : key == "http.addr"    ? "http"
+                                                 : key;
+      std::replace(flag.begin(), flag.end(), '_', '-');
+      return "--" + flag;
+    });
+  std::vector<ConfigProblem> problems;
+  read_settings(layered.root(), settings, problems);
+  for (const ConfigProblem& problem : problems) lines.push_back(layered.origin(problem.key) + ": " + problem.text());
+  if (!lines.empty()) {
+    std::string message = std::to_string(lines.size()) + (lines.size() == 1 ? " problem" : " problems") + " in the configuration";
+    for (const std::string& line : lines) message += "\n" + line;
+    return Error{Errc::kUsage, std::move(message)};
+  }
+  settings.origins = layered.origins();
+  return settings;
+}
+
+Json settings_to_json(const Settings& settings) {
+  Json root = Json::object();
+  root.set("profile", settings.profile == Profile::kProduction ? "production" : "development");
+  root.set("data_dir", settings.data_dir);
+  root.set("memory", format_size_bytes(settings.memory_bytes));
+  for (ConfigKind kind : kConfigKinds) root.set(config_kind_name(kind), rules_to_json(settings.rules, kind));
+  root.set("topics",
+           Json::object()
+               .set("prefix", settings.topics.prefix)
+               .set("partitions", settings.topics.partitions)
+               .set("manage", settings.topics.manage)
+               .set("retention", settings.topics.retention_ms < 0 ? "forever" : format_duration_ms(settings.topics.retention_ms)));
+  Json properties = Json::object();
+  for (const auto& [name, value] : settings.kafka.properties)
+    properties.set(name, name.find("password") != std::string::npos || name.find("secret") != std::string::npos ||
+                                 name.find("key.pem") != std::string::npos || name == "sasl.oauthbearer.config"
+                             ? std::string("***")
+                             : value);
+  root.set("kafka", Json::object().set("brokers", settings.kafka.brokers).set("properties", std::move(properties)));
+  root.set("database", Json::object().set("url", without_password(settings.database.url)));
+  const AuditSettings& audit = settings.audit;
+  root.set("audit", Json::object()
+                        .set("signer_key", audit.signer_key)
+                        .set("signer_id", audit.signer_id)
+                        .set("eval_submit", audit.eval_submit)
+                        .set("kms_waiver_by", audit.kms_waiver_by)
+                        .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
+  root.set("commit",
+           Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
+  root.set("http", Json::object().set("addr", settings.http_addr));
+  root.set("log", Json::object().set("level", settings.log_level));
+  return root;
+}
+
+Result<void> check_production_guards(const Settings& settings, int64_t now_ms) {
+  std::vector<std::string> failed;
+  const bool production = settings.profile == Profile::kProduction;
+  if (production)
+    for (const std::string& name : settings.dev_switches)
+      failed.push_back(name + ": a development override has no place in production; unset it");
+  const AuditSettings& audit = settings.audit;
+  if (settings.require_kms.value_or(production)) {
+    failed.push_back(std::string("REQUIRE_KMS") + (settings.require_kms ? "=true" : " (true in production unless it says false)") +
+                     ": no KMS, HSM or signing proxy is configured as signer; this version signs with a key file");
+  } else if (production && (audit.kms_waiver_by.empty() || !audit.kms_waiver_until_ms)) {
+    failed.push_back(
+        "REQUIRE_KMS=false: in production this needs a named, time-limited authorisation;"
+        " set audit.kms_waiver_by and audit.kms_waiver_until");
+  } else if (production && *audit.kms_waiver_until_ms <= now_ms) {
+    failed.push_back("REQUIRE_KMS=false: the authorisation by " + audit.kms_waiver_by + " ended at " +
+                     format_rfc3339_ms(*audit.kms_waiver_until_ms));
+  }
+  if (settings.require_mtls.value_or(false))
+    failed.push_back("REQUIRE_MTLS=true: mTLS is not configured; this version ends no TLS of its own");
+  if (production)
+    for (const std::string& name : settings.unused)
+      if (name == "KERNEL_API_URL" || name == "SENTINELNET_URL" || name == "FINANCE_API_URL")
+        failed.push_back(name + ": it is set, and this version does not ask it: decisions would pass without that check; unset it");
+  if (failed.empty()) return {};
+  std::string message =
+      "refused to start: " + std::to_string(failed.size()) + (failed.size() == 1 ? " guard" : " guards") + " failed";
+  for (const std::string& line : failed) message += "\n" + line;
+  return Error{Errc::kRefused, std::move(message)};
+}
+
+std::optional<int64_t> parse_size_bytes(std::string_view text) {
+  int64_t count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || count < 0) return std::nullopt;
+  std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  int shift = -1;
+  if (unit.empty() || unit == "B") shift = 0;
+  for (auto [letter, bits] : {std::pair{'K', 10}, {'M', 20}, {'G', 30}, {'T', 40}})
+    if (!unit.empty() && unit[0] == letter && (unit.size() == 1 || unit.substr(1) == "iB")) shift = bits;
+  if (shift < 0 || count > (kMaxCount >> shift)) return std::nullopt;
+  return count << shift;
+}
+
+std::string format_size_bytes(int64_t bytes) {
+  for (auto [unit, bits] : {std::pair{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}})
+    if (bytes != 0 && bytes % (int64_t{1} << bits) == 0) return std::to_string(bytes >> bits) + unit;
+  return std::to_string(bytes) + "B";
+}
+
+std::string without_password(std::string_view url) {
+  std::string text(url);
+  if (const size_t scheme = text.find("://"); scheme != std::string::npos) {
+    const size_t host = text.find('@', scheme), colon = text.find(':', scheme + 3);
+    if (host != std::string::npos && colon != std::string::npos && colon < host) text.replace(colon + 1, host - colon - 1, "***");
+  }
+  if (const size_t word = text.find("password="); word != std::string::npos) {
+    const size_t from = word + 9;
+    text.replace(from,
+                 text.find_first_of(" &", from) == std::string::npos ? std::string::npos : text.find_first_of(" &", from) - from,
+                 "***");
+  }
+  return text;
+}
+
+}  // namespace assay::tools

@@ -1,0 +1,96 @@
+// The whole configuration: file, environment, --set and flags, one over the other, checked at once.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tools/base.h"
+
+namespace assay::tools {
+
+struct TopicSettings {
+  std::string prefix;
+  int64_t partitions = 4;
+  bool manage = true;         // create topics that are missing
+  int64_t retention_ms = -1;  // -1: for ever; topics that a replay needs whole are always kept for ever
+};
+
+struct KafkaSettings {
+  std::string brokers;  // empty: the embedded log
+  std::map<std::string, std::string> properties;
+};
+
+struct DatabaseSettings {
+  std::string url;  // empty: the audit chain is written as archive files
+};
+
+struct AuditSettings {
+  std::string signer_key;  // file; empty: DIR/audit-signer.key, made on first use
+  std::string signer_id = "eval-audit-signer-v1";
+  std::string eval_submit = "range";  // "range" | "each"
+  /// Who allows a key file to sign in production, and until when (ms since the epoch): an emergency, itself audited.
+  std::string kms_waiver_by;
+  std::optional<int64_t> kms_waiver_until_ms;
+};
+
+struct CommitSettings {
+  int64_t interval_ms = 100;
+  int64_t max_records = 20000;
+};
+
+enum class Profile { kDevelopment, kProduction };
+
+struct Settings {
+  Profile profile = Profile::kDevelopment;
+  std::string data_dir = "assay-data";
+  int64_t memory_bytes = int64_t{512} << 20;
+  Rules rules = default_rules();
+  TopicSettings topics;
+  KafkaSettings kafka;
+  DatabaseSettings database;
+  AuditSettings audit;
+  CommitSettings commit;
+  std::string http_addr = "127.0.0.1:8050";
+  std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
+
+  // From the environment alone: a file must not switch safety off unseen.
+  bool read_only = false;                 // MODE=read-only or DEV_READ_ONLY
+  std::optional<bool> require_kms;        // REQUIRE_KMS
+  std::optional<bool> require_mtls;       // REQUIRE_MTLS
+  std::vector<std::string> dev_switches;  // DEV_* that are on, DEV_READ_ONLY apart
+  std::vector<std::string> unused;        // variables of the contract that this version does not act on, and are set
+
+  std::map<std::string, std::string> origins;  // key -> where its value comes from; keys at their default are absent
+};
+
+using Environment = std::map<std::string, std::string>;
+Environment process_environment();
+
+/// Where settings come from, weakest first.
+struct Layers {
+  std::string config_file;  // empty: none
+  Environment environment;
+  std::vector<std::string> sets;                           // "KEY=VALUE"
+  std::vector<std::pair<std::string, std::string>> flags;  // key, value; named --brokers and the like
+};
+
+/// Reads and checks all layers. Errors: kUsage, one line for each problem: "FILE:LINE: key: reason".
+Result<Settings> load_settings(const Layers& layers);
+
+/// The settings as one document in the order and with the names of the file; the password of a URL is left out.
+Json settings_to_json(const Settings& settings);
+
+/// Refuses to work in production with what is for development only. Errors: kRefused naming every guard that failed.
+Result<void> check_production_guards(const Settings& settings, int64_t now_ms);
+
+/// "512MiB" and back; K, M, G with iB or without.
+std::optional<int64_t> parse_size_bytes(std::string_view text);
+std::string format_size_bytes(int64_t bytes);
+
+/// postgresql://user:secret@host -> postgresql://user:***@host, also in key=value form.
+std::string without_password(std::string_view url);
+
+}  // namespace assay::tools
