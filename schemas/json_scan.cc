@@ -117,12 +117,18 @@ JsonScanner::Kind JsonScanner::kind() {
   skip_space();
   if (p_ == end_) return fail("the text ends where a value was expected"), Kind::kFault;
   switch (*p_) {
-    case '{': return Kind::kObject;
-    case '[': return Kind::kArray;
-    case '"': return Kind::kString;
-    case 't': return Kind::kTrue;
-    case 'f': return Kind::kFalse;
-    case 'n': return Kind::kNull;
+    case '{':
+      return Kind::kObject;
+    case '[':
+      return Kind::kArray;
+    case '"':
+      return Kind::kString;
+    case 't':
+      return Kind::kTrue;
+    case 'f':
+      return Kind::kFalse;
+    case 'n':
+      return Kind::kNull;
     default:
       if (*p_ == '-' || digit(*p_)) return Kind::kNumber;
       return fail("no JSON value begins like this"), Kind::kFault;
@@ -230,12 +236,32 @@ bool JsonScanner::read_string(String* out) {
     if (end_ - p_ < 2) return fail("the text ends inside a string");
     const char escape = p_[1];
     switch (escape) {
-      case '"': case '\\': case '/': *to++ = escape; p_ += 2; break;
-      case 'b': *to++ = '\b'; p_ += 2; break;
-      case 'f': *to++ = '\f'; p_ += 2; break;
-      case 'n': *to++ = '\n'; p_ += 2; break;
-      case 'r': *to++ = '\r'; p_ += 2; break;
-      case 't': *to++ = '\t'; p_ += 2; break;
+      case '"':
+      case '\\':
+      case '/':
+        *to++ = escape;
+        p_ += 2;
+        break;
+      case 'b':
+        *to++ = '\b';
+        p_ += 2;
+        break;
+      case 'f':
+        *to++ = '\f';
+        p_ += 2;
+        break;
+      case 'n':
+        *to++ = '\n';
+        p_ += 2;
+        break;
+      case 'r':
+        *to++ = '\r';
+        p_ += 2;
+        break;
+      case 't':
+        *to++ = '\t';
+        p_ += 2;
+        break;
       case 'u': {
         const int unit = end_ - p_ < 6 ? -1 : hex4(p_ + 2);
         if (unit < 0) return fail("\\u without four hex digits");
@@ -253,7 +279,8 @@ bool JsonScanner::read_string(String* out) {
         to = append_utf8(to, point);
         break;
       }
-      default: return fail("an escape that JSON does not have");
+      default:
+        return fail("an escape that JSON does not have");
     }
     run = p_;
     seen = 0;
@@ -349,7 +376,8 @@ bool JsonScanner::passes(const String& text, bool any_text) {
 
 bool JsonScanner::skip(bool any_text) {
   switch (kind()) {
-    case Kind::kFault: return false;
+    case Kind::kFault:
+      return false;
     case Kind::kObject:
       for (bool more = begin_object(); more; more = next_member()) {
         if (!passes(name_, any_text) || !skip(any_text)) return false;
@@ -368,7 +396,8 @@ bool JsonScanner::skip(bool any_text) {
       double value;
       return read_number(&value);
     }
-    default: return read_literal();
+    default:
+      return read_literal();
   }
 }
 

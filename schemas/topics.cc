@@ -41,9 +41,15 @@ int32_t murmur2(std::string_view key) {
     h = (h * kMix) ^ k;
   }
   switch (key.size() - i) {
-    case 3: h ^= byte(i + 2) << 16; [[fallthrough]];
-    case 2: h ^= byte(i + 1) << 8; [[fallthrough]];
-    case 1: h ^= byte(i); h *= kMix;
+    case 3:
+      h ^= byte(i + 2) << 16;
+      [[fallthrough]];
+    case 2:
+      h ^= byte(i + 1) << 8;
+      [[fallthrough]];
+    case 1:
+      h ^= byte(i);
+      h *= kMix;
   }
   h ^= h >> 13;
   h *= kMix;

@@ -16,7 +16,7 @@ enum class Partitions : uint8_t { kConfigured, kOne, kPerTask };
 
 struct TopicSpec {
   Topic topic;
-  std::string_view name;    // without prefix
+  std::string_view name;  // without prefix
   Partitions partitions;
   bool compacted;           // the last record of a key is enough
   bool retained_forever;    // replay needs it whole: config, manifests, audit

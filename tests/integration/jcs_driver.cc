@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
         append_canonical(*document, out);
       } else {
         char bits[17];
-        std::snprintf(bits, sizeof bits, "%016llx", static_cast<unsigned long long>(std::bit_cast<uint64_t>(document->as_number())));
+        std::snprintf(bits, sizeof bits, "%016llx",
+                      static_cast<unsigned long long>(std::bit_cast<uint64_t>(document->as_number())));
         out += bits;
       }
       out.push_back('\n');

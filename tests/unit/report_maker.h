@@ -46,21 +46,56 @@ class ReportMaker {
 
   /// The bytes with one to eight things done to them that a broken sender or wire does.
   std::string mutate(std::string bytes) {
-    static constexpr std::string_view kTokens[] = {"{", "}", "[", "]", "\"", ",", ":", "null", "1e400", "NaN", "\\u0000", "\\ud800", "\xFF", "\xC3",
-                                                   "-", "0", "\"agentId\":", "\"data\":", "\"specversion\":\"1.0\",", "\x12\x01", "\x7F"};
+    static constexpr std::string_view kTokens[] = {"{",
+                                                   "}",
+                                                   "[",
+                                                   "]",
+                                                   "\"",
+                                                   ",",
+                                                   ":",
+                                                   "null",
+                                                   "1e400",
+                                                   "NaN",
+                                                   "\\u0000",
+                                                   "\\ud800",
+                                                   "\xFF",
+                                                   "\xC3",
+                                                   "-",
+                                                   "0",
+                                                   "\"agentId\":",
+                                                   "\"data\":",
+                                                   "\"specversion\":\"1.0\",",
+                                                   "\x12\x01",
+                                                   "\x7F"};
     for (uint64_t n = 1 + below(below(8) + 1); n > 0; --n) {
       if (bytes.empty()) bytes.push_back(static_cast<char>(random_()));
       const size_t at = below(bytes.size());
       const size_t some = 1 + below(std::min<size_t>(bytes.size() - at, 16));
       switch (below(8)) {
-        case 0: bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8))); break;
-        case 1: bytes[at] = static_cast<char>(random_()); break;
-        case 2: bytes.erase(at, some); break;
-        case 3: bytes.insert(at, std::string(bytes, at, some)); break;
-        case 4: bytes.insert(at, kTokens[below(std::size(kTokens))]); break;
-        case 5: bytes.resize(at); break;
-        case 6: bytes.replace(at, some, bytes, below(bytes.size()), some); break;
-        default: bytes.insert(at, some, static_cast<char>(random_())); break;
+        case 0:
+          bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8)));
+          break;
+        case 1:
+          bytes[at] = static_cast<char>(random_());
+          break;
+        case 2:
+          bytes.erase(at, some);
+          break;
+        case 3:
+          bytes.insert(at, std::string(bytes, at, some));
+          break;
+        case 4:
+          bytes.insert(at, kTokens[below(std::size(kTokens))]);
+          break;
+        case 5:
+          bytes.resize(at);
+          break;
+        case 6:
+          bytes.replace(at, some, bytes, below(bytes.size()), some);
+          break;
+        default:
+          bytes.insert(at, some, static_cast<char>(random_()));
+          break;
       }
     }
     return bytes;
@@ -68,10 +103,14 @@ class ReportMaker {
 
   double number() {
     switch (below(6)) {
-      case 0: return static_cast<double>(below(1000));
-      case 1: return -static_cast<double>(below(1000)) / 8;
-      case 2: return one_in(2) ? 0.0 : -0.0;
-      case 3: return static_cast<double>(random_() >> 11) / 9007199254740992.0;
+      case 0:
+        return static_cast<double>(below(1000));
+      case 1:
+        return -static_cast<double>(below(1000)) / 8;
+      case 2:
+        return one_in(2) ? 0.0 : -0.0;
+      case 3:
+        return static_cast<double>(random_() >> 11) / 9007199254740992.0;
       default: {
         const double any = std::bit_cast<double>(random_());
         return std::isfinite(any) ? any : 1.5;
@@ -92,24 +131,30 @@ class ReportMaker {
 
   Json value(int depth) {
     switch (below(depth > 0 ? 7 : 5)) {
-      case 0: return Json();
-      case 1: return Json(one_in(2));
-      case 2: return Json(number());
+      case 0:
+        return Json();
+      case 1:
+        return Json(one_in(2));
+      case 2:
+        return Json(number());
       case 3:
-      case 4: return Json(text(0));
+      case 4:
+        return Json(text(0));
       case 5: {
         Json out = Json::array();
         for (uint64_t n = below(4); n > 0; --n) out.push_back(value(depth - 1));
         return out;
       }
-      default: return object(depth);
+      default:
+        return object(depth);
     }
   }
 
  private:
   // Printable text; ids are this and never empty.
   std::string id() {
-    static constexpr std::string_view kPieces[] = {"a", "b", "agent-", "0", "é", "€", "\U0001F600", "\uFB33", "\u00A0", "\"", "\\", "/", " "};
+    static constexpr std::string_view kPieces[] = {"a",      "b",      "agent-", "0",  "é", "€", "\U0001F600",
+                                                   "\uFB33", "\u00A0", "\"",     "\\", "/", " "};
     std::string out;
     for (uint64_t n = 1 + below(12); n > 0; --n) out += kPieces[below(std::size(kPieces))];
     return out;

@@ -35,9 +35,15 @@ std::string outcome(std::string_view value, std::string_view content_type = {}) 
 // The good report with one member written otherwise; an empty `value` leaves the member out.
 std::string with(std::string_view member, std::string_view value) {
   std::string out = "{";
-  const std::pair<std::string_view, std::string_view> members[] = {
-      {"id", R"("r1")"}, {"agentId", R"("a1")"}, {"divisionId", R"("d1")"}, {"metricSet", R"({"accuracy":0.5})"},
-      {"timestamp", R"("2026-05-01T12:00:00Z")"}, {"source", R"("s")"}, {"computedScore", "0.5"}, {"window", R"("1h")"}, {"metadata", "{}"}};
+  const std::pair<std::string_view, std::string_view> members[] = {{"id", R"("r1")"},
+                                                                   {"agentId", R"("a1")"},
+                                                                   {"divisionId", R"("d1")"},
+                                                                   {"metricSet", R"({"accuracy":0.5})"},
+                                                                   {"timestamp", R"("2026-05-01T12:00:00Z")"},
+                                                                   {"source", R"("s")"},
+                                                                   {"computedScore", "0.5"},
+                                                                   {"window", R"("1h")"},
+                                                                   {"metadata", "{}"}};
   bool known = false;
   for (const auto& [name, usual] : members) {
     const bool this_one = name == member;
@@ -221,15 +227,18 @@ TEST(EvalReportJson, SeveralFaultsHaveOneOrder) {
   EXPECT_EQ(outcome(R"({"metricSet":{"a":1e13},"timestamp":"x","id":"","agentId":"a"})"), "BAD_ID");
   EXPECT_EQ(outcome(R"({"metricSet":{"a":1e13},"timestamp":"x","id":"i","agentId":"a"})"), "BAD_TIMESTAMP");
   EXPECT_EQ(outcome(R"({"metricSet":{"a":1e13},"id":"i","agentId":"a"})"), "MISSING_FIELD");
-  EXPECT_EQ(outcome(R"({"source":5,"metricSet":{"a":1e13,"b":"x"},"timestamp":"2026-05-01T12:00:00Z","agentId":"a"})"), "VALUE_OUT_OF_RANGE");
-  EXPECT_EQ(outcome(R"({"source":5,"metricSet":{"b":"x","a":1e13},"timestamp":"2026-05-01T12:00:00Z","agentId":"a"})"), "WRONG_TYPE");
+  EXPECT_EQ(outcome(R"({"source":5,"metricSet":{"a":1e13,"b":"x"},"timestamp":"2026-05-01T12:00:00Z","agentId":"a"})"),
+            "VALUE_OUT_OF_RANGE");
+  EXPECT_EQ(outcome(R"({"source":5,"metricSet":{"b":"x","a":1e13},"timestamp":"2026-05-01T12:00:00Z","agentId":"a"})"),
+            "WRONG_TYPE");
 }
 
 TEST(EvalReportJson, BecomesTheReport) {
   EvalReportDecoder decoder;
   Reject reject;
   RecordView record;
-  record.value = R"({"agent_id":"caf\u00e9","metric_set":{"z":-0.0000005,"a":1e12,"m":2.5},"timestamp":"2026-05-01T14:00:00.1239+02:00",
+  record.value =
+      R"({"agent_id":"caf\u00e9","metric_set":{"z":-0.0000005,"a":1e12,"m":2.5},"timestamp":"2026-05-01T14:00:00.1239+02:00",
     "extra":{"agentId":1},"extra":2,"source":"nightly"})";
   const EvalReport* report = decoder.decode(record, &reject);
   ASSERT_NE(report, nullptr) << reject.detail;
@@ -265,9 +274,23 @@ TEST(EvalReport, TombstoneIsEmpty) {
 }
 
 TEST(EvalReport, ReasonCodesAreTheContracts) {
-  const std::string_view codes[] = {"NOT_JSON", "NOT_PROTOBUF", "WRONG_TYPE", "MISSING_FIELD", "BAD_ID", "BAD_METRICS", "VALUE_NOT_FINITE",
-                                    "VALUE_OUT_OF_RANGE", "BAD_TIMESTAMP", "TIMESTAMP_IN_FUTURE", "CONFLICTING_DUPLICATE", "KEY_MISMATCH",
-                                    "EMPTY", "TOO_DEEP", "TOO_LARGE", "DUPLICATE", "LATE"};
+  const std::string_view codes[] = {"NOT_JSON",
+                                    "NOT_PROTOBUF",
+                                    "WRONG_TYPE",
+                                    "MISSING_FIELD",
+                                    "BAD_ID",
+                                    "BAD_METRICS",
+                                    "VALUE_NOT_FINITE",
+                                    "VALUE_OUT_OF_RANGE",
+                                    "BAD_TIMESTAMP",
+                                    "TIMESTAMP_IN_FUTURE",
+                                    "CONFLICTING_DUPLICATE",
+                                    "KEY_MISMATCH",
+                                    "EMPTY",
+                                    "TOO_DEEP",
+                                    "TOO_LARGE",
+                                    "DUPLICATE",
+                                    "LATE"};
   ASSERT_EQ(std::size(codes), kReasonCount);
   for (size_t i = 0; i < kReasonCount; ++i) {
     EXPECT_EQ(reason_code(static_cast<Reason>(i)), codes[i]);
@@ -276,7 +299,8 @@ TEST(EvalReport, ReasonCodesAreTheContracts) {
 }
 
 std::string event(std::string_view data) {
-  return R"({"specversion":"1.0","id":"e-1","source":"/ci","type":"eval","datacontenttype":"application/json","data":)" + std::string(data) + "}";
+  return R"({"specversion":"1.0","id":"e-1","source":"/ci","type":"eval","datacontenttype":"application/json","data":)" +
+         std::string(data) + "}";
 }
 
 TEST(EvalReportCloudEvent, Envelopes) {
@@ -361,7 +385,10 @@ TEST(EvalReportProtobuf, EveryBadInputHasItsReason) {
       {changed([&](Message& m) { (*m.mutable_metric_set())["a"] = -infinity; }), "VALUE_NOT_FINITE"},
       {changed([](Message& m) { (*m.mutable_metric_set())["a"] = 1.1e12; }), "VALUE_OUT_OF_RANGE"},
       {changed([](Message& m) { (*m.mutable_metric_set())[""] = 1; }), "BAD_METRICS"},
-      {changed([](Message& m) { for (int i = 0; i < 256; ++i) (*m.mutable_metric_set())[std::to_string(i)] = 1; }), "BAD_METRICS"},
+      {changed([](Message& m) {
+         for (int i = 0; i < 256; ++i) (*m.mutable_metric_set())[std::to_string(i)] = 1;
+       }),
+       "BAD_METRICS"},
       {good + field(8, 2, field(1, 2, "accuracy") + field(2, 1, one_double)), "BAD_METRICS"},  // the name stands twice
       {good + field(8, 2, field(1, 2, "zero")), "OK"},                                         // a zero that was left out
       {good + field(8, 2, field(1, 2, "float") + field(2, 5, std::string(4, '\0'))), "WRONG_TYPE"},
@@ -379,7 +406,9 @@ TEST(EvalReportProtobuf, EveryBadInputHasItsReason) {
       {changed([&](Message& m) { (*m.mutable_metadata()->mutable_fields())["x"].set_number_value(infinity); }), "VALUE_NOT_FINITE"},
       {changed([](Message& m) { (*m.mutable_metadata()->mutable_fields())["x"]; }), "WRONG_TYPE"},  // a Value of no kind
       // Unknown fields of every wire type.
-      {good + field(14, 0, "\x96\x01") + field(14, 1, "12345678") + field(14, 2, "xyz") + field(14, 3, "") + field(14, 4, "") + field(14, 5, "1234"), "OK"},
+      {good + field(14, 0, "\x96\x01") + field(14, 1, "12345678") + field(14, 2, "xyz") + field(14, 3, "") + field(14, 4, "") +
+           field(14, 5, "1234"),
+       "OK"},
       {good + field(14, 3, ""), "NOT_PROTOBUF"},
       {good + field(14, 4, ""), "NOT_PROTOBUF"},
       {good + field(14, 3, "") + field(15, 4, ""), "NOT_PROTOBUF"},
@@ -394,6 +423,15 @@ TEST(EvalReportProtobuf, DeepMetadata) {
       for (int i = 0; i < levels; ++i) inner = (*inner->mutable_fields())["a"].mutable_struct_value();
     });
   };
+  auto lists = [](int levels) {
+    return changed([&](v1::EvalReport& m) {
+      google::protobuf::Value* inner = &(*m.mutable_metadata()->mutable_fields())["a"];
+      for (int i = 0; i < levels; ++i) inner = inner->mutable_list_value()->add_values();
+      inner->set_bool_value(true);
+    });
+  };
+  EXPECT_EQ(outcome(lists(62)), "OK");
+  EXPECT_EQ(outcome(lists(63)), "TOO_DEEP");
   EXPECT_EQ(outcome(nested(62)), "OK");
   EXPECT_EQ(outcome(nested(63)), "TOO_DEEP");
   EXPECT_EQ(outcome(nested(2000)), "TOO_DEEP");
@@ -426,10 +464,10 @@ TEST(EvalReportForms, AreToldApart) {
       {frame + json, "", "OK", WireForm::kConfluentJson},
       {proto, "", "OK", WireForm::kProtobuf},
       {frame + zero + proto, "", "OK", WireForm::kConfluentProtobuf},
-      {frame + "\x02" + zero + proto, "", "OK", WireForm::kConfluentProtobuf},          // the index list [0] in full
-      {frame + "\x02\x02" + proto, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},   // [1]: another message
+      {frame + "\x02" + zero + proto, "", "OK", WireForm::kConfluentProtobuf},         // the index list [0] in full
+      {frame + "\x02\x02" + proto, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},  // [1]: another message
       {frame + "\x04" + zero + zero + proto, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},
-      {frame + proto, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},                // no index
+      {frame + proto, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},  // no index
       {frame, "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},
       {frame.substr(0, 3), "", "NOT_PROTOBUF", WireForm::kConfluentProtobuf},
       {frame + zero, "", "MISSING_FIELD", WireForm::kConfluentProtobuf},
@@ -458,7 +496,8 @@ TEST(EvalReportForms, AreToldApart) {
     record.value = c.value;
     if (!c.content_type.empty()) record.headers.push_back({"content-type", c.content_type});
     const EvalReport* report = decoder.decode(record, &reject);
-    EXPECT_EQ(report != nullptr ? "OK" : reason_code(reject.reason), c.expected) << printable(c.value, 300) << " as " << c.content_type;
+    EXPECT_EQ(report != nullptr ? "OK" : reason_code(reject.reason), c.expected)
+        << printable(c.value, 300) << " as " << c.content_type;
     EXPECT_EQ(decoder.form(), c.form) << printable(c.value, 300) << " as " << c.content_type;
   }
 }

@@ -31,8 +31,13 @@ TEST(Xxh3, KnownVectors) {  // of the empty input, from xxHash's own sanity chec
 }
 
 TEST(Base64, Rfc4648Vectors) {
-  const std::pair<std::string, std::string> vectors[] = {{"", ""},         {"f", "Zg=="},         {"fo", "Zm8="},        {"foo", "Zm9v"},
-                                                         {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+  const std::pair<std::string, std::string> vectors[] = {{"", ""},
+                                                         {"f", "Zg=="},
+                                                         {"fo", "Zm8="},
+                                                         {"foo", "Zm9v"},
+                                                         {"foob", "Zm9vYg=="},
+                                                         {"fooba", "Zm9vYmE="},
+                                                         {"foobar", "Zm9vYmFy"}};
   for (const auto& [plain, coded] : vectors) {
     EXPECT_EQ(to_base64(plain), coded);
     auto back = from_base64(coded);
@@ -42,7 +47,8 @@ TEST(Base64, Rfc4648Vectors) {
 }
 
 TEST(Base64, TakesNothingButWhatItWouldWrite) {
-  for (std::string_view text : {"Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zg==\n", " Zg==", "Zg== ", "Z===", "====", "=", "Zm-_", "Zm9v====", "Zg==Zg==", "Zm9vYg==\n\n\n\n"})
+  for (std::string_view text : {"Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zg==\n", " Zg==", "Zg== ", "Z===", "====", "=", "Zm-_",
+                                "Zm9v====", "Zg==Zg==", "Zm9vYg==\n\n\n\n"})
     EXPECT_FALSE(from_base64(text)) << text;
   std::mt19937_64 random(20);
   constexpr std::string_view kAlphabet = "ABab01+/=";
@@ -74,7 +80,11 @@ TEST(Codings, RoundTripRandomBytes) {
 TEST(Ids, AreDerivedFromEveryPartOfTheirCause) {
   const Id place = place_id("eval.reports.v1", 3, Offset(42));
   // SHA-256 of "eval.reports.v1" NUL "3" NUL "42", its first half.
-  EXPECT_EQ(place.hex(), hex(sha256(std::string_view("eval.reports.v1\0" "3\0" "42", 20))).substr(0, 32));
+  EXPECT_EQ(place.hex(), hex(sha256(std::string_view("eval.reports.v1\0"
+                                                     "3\0"
+                                                     "42",
+                                                     20)))
+                             .substr(0, 32));
   EXPECT_NE(place, place_id("eval.reports.v1", 34, Offset(2)));
   EXPECT_NE(place, place_id("eval.reports.v2", 3, Offset(42)));
   EXPECT_NE(derived_id(place, "scoring", 0), derived_id(place, "scoring", 1));

@@ -64,10 +64,11 @@ TEST(Canonical, ExampleOfSection322) {
 }
 
 TEST(Canonical, SortingExampleOfSection323) {
-  EXPECT_EQ(recanonical(R"({"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One",)"
-                        R"("\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"})"),
-            "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u0080\":\"Control\",\"\u00f6\":\"Latin Small Letter O With Diaeresis\","
-            "\"\u20ac\":\"Euro Sign\",\"\U0001F600\":\"Emoji: Grinning Face\",\"\ufb33\":\"Hebrew Letter Dalet With Dagesh\"}");
+  EXPECT_EQ(
+      recanonical(R"({"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One",)"
+                  R"("\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"})"),
+      "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u0080\":\"Control\",\"\u00f6\":\"Latin Small Letter O With Diaeresis\","
+      "\"\u20ac\":\"Euro Sign\",\"\U0001F600\":\"Emoji: Grinning Face\",\"\ufb33\":\"Hebrew Letter Dalet With Dagesh\"}");
 }
 
 std::u16string to_utf16(const std::u32string& points) {
@@ -95,7 +96,8 @@ std::string to_utf8(const std::u32string& points) {
 }
 
 TEST(Canonical, Utf16OrderAgreesWithRealUtf16) {
-  constexpr char32_t kPoints[] = {0, 'a', 0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xEFFF, 0xF000, 0xFB33, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF};
+  constexpr char32_t kPoints[] = {0,      'a',    0x7F,   0x80,   0x7FF,   0x800,   0xD7FF,  0xE000,
+                                  0xEFFF, 0xF000, 0xFB33, 0xFFFF, 0x10000, 0x1F600, 0x10FFFF};
   std::mt19937_64 random(16);
   auto draw = [&] {
     std::u32string text;
@@ -115,13 +117,29 @@ TEST(Canonical, EscapesOnlyWhatMustBe) {
 
 TEST(Parse, Takes) {
   const std::pair<std::string_view, std::string_view> cases[] = {
-      {"null", "null"}, {" true ", "true"}, {"\t\r\n false", "false"}, {"-0", "0"}, {"-0.0", "0"}, {"0e5", "0"}, {"1.0", "1"}, {"1e21", "1e+21"},
-      {"[]", "[]"}, {"{}", "{}"}, {"[ 1 , [ ] , { } ]", "[1,[],{}]"}, {R"({"b":1,"a":2})", R"({"a":2,"b":1})"},
+      {"null", "null"},
+      {" true ", "true"},
+      {"\t\r\n false", "false"},
+      {"-0", "0"},
+      {"-0.0", "0"},
+      {"0e5", "0"},
+      {"1.0", "1"},
+      {"1e21", "1e+21"},
+      {"[]", "[]"},
+      {"{}", "{}"},
+      {"[ 1 , [ ] , { } ]", "[1,[],{}]"},
+      {R"({"b":1,"a":2})", R"({"a":2,"b":1})"},
       {"18446744073709551616", "18446744073709552000"},  // beyond 64 bits and still a finite double
       {"123456789012345678901234567890", "1.2345678901234568e+29"},
-      {"1e-400", "0"}, {"-1e-99999999999999999999", "0"}, {"0e99999999999999999999", "0"}, {"5e-324", "5e-324"},
-      {"2.4703282292062327e-324", "0"}, {"2.4703282292062328e-324", "5e-324"}, {"1.7976931348623158e308", "1.7976931348623157e+308"},
-      {R"("\ud83d\ude00")", "\"\U0001F600\""}, {R"("\uD83D\uDE00")", "\"\U0001F600\""},
+      {"1e-400", "0"},
+      {"-1e-99999999999999999999", "0"},
+      {"0e99999999999999999999", "0"},
+      {"5e-324", "5e-324"},
+      {"2.4703282292062327e-324", "0"},
+      {"2.4703282292062328e-324", "5e-324"},
+      {"1.7976931348623158e308", "1.7976931348623157e+308"},
+      {R"("\ud83d\ude00")", "\"\U0001F600\""},
+      {R"("\uD83D\uDE00")", "\"\U0001F600\""},
       {R"({"":0,"\u0000":1})", R"({"":0,"\u0000":1})"},
   };
   for (const auto& [text, expected] : cases) EXPECT_EQ(recanonical(text), expected) << text;
@@ -129,19 +147,95 @@ TEST(Parse, Takes) {
 
 TEST(Parse, Refuses) {
   for (std::string_view text : {
-           "", " ", "nul", "True", "NaN", "Infinity", "-Infinity", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x1", "1_000", "1,", "1 2",
-           "[1,]", "[,1]", "[1 2]", "[", "]", "[1", "{", "}", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{,}", "{a:1}", "{\"a\" 1}",
-           "{1:2}", "'a'", "\"", "\"a", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\t\"", "\"\x01\"", "{}x", "{} {}", "nullnull",
-           "// c\n1", "[1]//", "\xEF\xBB\xBF{}",
-           R"("\ud800")", R"("\udc00")", R"("\ud800\ud800")", R"("\ud800x")", R"({"\ud800":1})",
-           "\"\x80\"", "\"\xC0\x80\"", "\"\xC1\xBF\"", "\"\xE0\x80\x80\"", "\"\xED\xA0\x80\"", "\"\xF0\x80\x80\x80\"", "\"\xF4\x90\x80\x80\"", "\"\xF8\x88\x80\x80\x80\"",
-           "\"\xC3\"", "\"\xE2\x82\"", "{\"\xFF\":1}",
-           R"({"a":1,"a":1})", R"({"a":1,"\u0061":2})", R"([{"x":{"a":1,"b":2,"a":3}}])",
-           "1e309", "-1e309", "1e99999999999999999999", "1.7976931348623159e308", "[1e400]",
+           "",
+           " ",
+           "nul",
+           "True",
+           "NaN",
+           "Infinity",
+           "-Infinity",
+           "-",
+           "+1",
+           "01",
+           "-01",
+           "1.",
+           ".5",
+           "1e",
+           "1e+",
+           "0x1",
+           "1_000",
+           "1,",
+           "1 2",
+           "[1,]",
+           "[,1]",
+           "[1 2]",
+           "[",
+           "]",
+           "[1",
+           "{",
+           "}",
+           "{\"a\"",
+           "{\"a\":",
+           "{\"a\":1",
+           "{\"a\":1,",
+           "{\"a\":1,}",
+           "{,}",
+           "{a:1}",
+           "{\"a\" 1}",
+           "{1:2}",
+           "'a'",
+           "\"",
+           "\"a",
+           "\"\\",
+           "\"\\x\"",
+           "\"\\u12\"",
+           "\"\\u12g4\"",
+           "\"\t\"",
+           "\"\x01\"",
+           "{}x",
+           "{} {}",
+           "nullnull",
+           "// c\n1",
+           "[1]//",
+           "\xEF\xBB\xBF{}",
+           R"("\ud800")",
+           R"("\udc00")",
+           R"("\ud800\ud800")",
+           R"("\ud800x")",
+           R"({"\ud800":1})",
+           "\"\x80\"",
+           "\"\xC0\x80\"",
+           "\"\xC1\xBF\"",
+           "\"\xE0\x80\x80\"",
+           "\"\xED\xA0\x80\"",
+           "\"\xF0\x80\x80\x80\"",
+           "\"\xF4\x90\x80\x80\"",
+           "\"\xF8\x88\x80\x80\x80\"",
+           "\"\xC3\"",
+           "\"\xE2\x82\"",
+           "{\"\xFF\":1}",
+           R"({"a":1,"a":1})",
+           R"({"a":1,"\u0061":2})",
+           R"([{"x":{"a":1,"b":2,"a":3}}])",
+           "1e309",
+           "-1e309",
+           "1e99999999999999999999",
+           "1.7976931348623159e308",
+           "[1e400]",
        })
     EXPECT_FALSE(parse_json(text)) << text;
   EXPECT_FALSE(parse_json(std::string_view("{}\0", 3)));
   EXPECT_FALSE(parse_json(std::string_view("\"a\0b\"", 5)));
+}
+
+TEST(Parse, ManyZerosAndGreatExponentsCancel) {
+  const std::string zeros(700, '0');
+  EXPECT_EQ(recanonical("0." + zeros + "1e300"), "0");
+  EXPECT_EQ(recanonical("0." + zeros + "1e701"), "1");
+  EXPECT_EQ(recanonical("1" + zeros + "e-700"), "1");
+  EXPECT_EQ(recanonical("-1" + zeros + "e-1100"), "0");
+  EXPECT_FALSE(parse_json("1" + zeros + "e-390"));
+  EXPECT_FALSE(parse_json("0." + zeros + "1e1011"));
 }
 
 TEST(Parse, SaysWhatAndWhere) {
@@ -184,8 +278,8 @@ TEST(Parse, EveryDoubleComesBack) {
     ASSERT_EQ(parse_json(long_form)->as_number(), value) << long_form;
     // Short decimals take the fast path; the C library is the judge.
     char decimal[64];
-    snprintf(decimal, sizeof decimal, "%llu.%03llue%d", static_cast<unsigned long long>(random() % 1000000), static_cast<unsigned long long>(random() % 1000),
-             static_cast<int>(random() % 60) - 30);
+    snprintf(decimal, sizeof decimal, "%llu.%03llue%d", static_cast<unsigned long long>(random() % 1000000),
+             static_cast<unsigned long long>(random() % 1000), static_cast<int>(random() % 60) - 30);
     ASSERT_EQ(parse_json(decimal)->as_number(), std::strtod(decimal, nullptr)) << decimal;
   }
 }

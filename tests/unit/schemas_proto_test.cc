@@ -30,15 +30,20 @@ void expect_describes(const std::string& json) {
 
 TEST(Schemas, DescribeTheJsonOnTheTopics) {
   expect_describes<v1::AgentScore>(
-      R"({"agentId":"a","divisionId":"d","window":"24h","windowStart":"2026-05-01T00:00:00.000Z","windowEnd":"2026-05-02T00:00:00.000Z",
+      R"({"agentId":"a","divisionId":"d","window":"24h","windowStart":"2026-05-01T00:00:00.000Z",
+          "windowEnd":"2026-05-02T00:00:00.000Z",
           "score":0.8731,"lower":0.861,"upper":0.885,"confidence":0.976,"samples":1234,
-          "components":[{"metric":"m","count":3,"mean":0.5,"variance":0.25,"min":0.1,"max":1,"normalized":0.5,"weight":1,"contribution":0.5}],
+          "components":[{"metric":"m","count":3,"mean":0.5,"variance":0.25,"min":0.1,"max":1,"normalized":0.5,
+          "weight":1,"contribution":0.5}],
           "configVersion":"v1","computedAt":"2026-05-02T00:00:01.000Z","rationale":"one plain sentence"})");
   expect_describes<v1::PromotionEvent>(
-      R"({"id":"i","entityId":"e","divisionId":"d","action":"promote","status":"applied","score":0.9,"confidence":0.97,"rationale":"r",
-          "requestedBy":"assay","policy":{"rule":"allow","version":"1"},"evidence":{"scores":[0.9,0.91]},"ts":"2026-05-02T00:00:00.000Z"})");
+      R"({"id":"i","entityId":"e","divisionId":"d","action":"promote","status":"applied","score":0.9,
+          "confidence":0.97,"rationale":"r",
+          "requestedBy":"assay","policy":{"rule":"allow","version":"1"},"evidence":{"scores":[0.9,0.91]},
+          "ts":"2026-05-02T00:00:00.000Z"})");
   expect_describes<v1::AllocationEvent>(
-      R"({"id":"i","allocationId":"al","entityId":"e","divisionId":"d","pool":"p","cpu":4,"gpu":1,"memoryMB":16384,"state":"granted",
+      R"({"id":"i","allocationId":"al","entityId":"e","divisionId":"d","pool":"p","cpu":4,"gpu":1,"memoryMB":16384,
+          "state":"granted",
           "reason":"r","cause":"c","ts":"2026-05-02T00:00:00.000Z"})");
   expect_describes<v1::AuditEvent>(
       R"({"id":"i","eventType":"promotion.decided","actor":"assay","ts":"2026-05-02T00:00:00.000Z","cause":"c",
@@ -46,17 +51,21 @@ TEST(Schemas, DescribeTheJsonOnTheTopics) {
   expect_describes<v1::ConfigEvent>(R"({"kind":"scoring","version":"3","body":{"grace":"45m"}})");
   // Offsets and sequences beyond 2^53 stay whole: int64 is a decimal string in Protobuf's JSON, as it is in ours.
   expect_describes<v1::Manifest>(
-      R"({"task":"scoring-3","lineage":"l","sequence":"9007199254740993","ranges":[{"topic":"t","partition":3,"from":"1","to":"9007199254740993"}],
-          "delivered":512,"instant":"2026-05-02T00:00:00.000Z","outputs":[{"topic":"t","partition":1,"first":"7","count":2}],
+      R"({"task":"scoring-3","lineage":"l","sequence":"9007199254740993","ranges":[{"topic":"t","partition":3,
+          "from":"1","to":"9007199254740993"}],
+          "delivered":"512","instant":"2026-05-02T00:00:00.000Z","outputs":[{"topic":"t","partition":1,"first":"7","count":"2"}],
           "outputHash":"aa","stateDigest":"bb","previous":"cc","codeVersion":"0.1.0"})");
   expect_describes<v1::EvalReport>(
-      R"({"id":"r1","agentId":"a1","divisionId":"d1","metricSet":{"accuracy":0.5},"timestamp":"2026-05-01T12:00:00.123Z","source":"s",
+      R"({"id":"r1","agentId":"a1","divisionId":"d1","metricSet":{"accuracy":0.5},
+          "timestamp":"2026-05-01T12:00:00.123Z","source":"s",
           "computedScore":0.5,"window":"1h","metadata":{"arrivedAt":"x"}})");
 }
 
 TEST(Schemas, ScoresWithoutWeightHaveNulls) {
   v1::AgentScore score;
-  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(R"({"agentId":"a","score":null,"components":[{"metric":"m","variance":null}]})", &score).ok());
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(
+                  R"({"agentId":"a","score":null,"components":[{"metric":"m","variance":null}]})", &score)
+                  .ok());
   EXPECT_FALSE(score.has_score());
   EXPECT_FALSE(score.components(0).has_variance());
 }

@@ -93,7 +93,8 @@ TEST(ContentHash, IsTheSameForTheSame) {
   EXPECT_EQ(plain, hash_of(R"({"metric_set":{"n":2.0,"m":1e0},"timestamp":"2026-05-01T14:00:00.0009+02:00","agent_id":"\u0061"})"));
   EXPECT_EQ(plain, hash_of(report_with(R"(,"unknown":1)")));
   EXPECT_EQ(plain, hash_of(report_with(R"(,"source":null)")));
-  EXPECT_EQ(hash_of(report_with(R"(,"metadata":{"a":-0.0,"b":[{"x":1,"y":2}]})")), hash_of(report_with(R"(,"metadata":{"b":[{"y":2,"x":1.0}],"a":0})")));
+  EXPECT_EQ(hash_of(report_with(R"(,"metadata":{"a":-0.0,"b":[{"x":1,"y":2}]})")),
+            hash_of(report_with(R"(,"metadata":{"b":[{"y":2,"x":1.0}],"a":0})")));
   EXPECT_EQ(hash_of(report_with(R"(,"computedScore":-0)")), hash_of(report_with(R"(,"computedScore":0)")));
 }
 
@@ -152,12 +153,15 @@ TEST(ToMicro, AgreesWithExactDecimalPrinting) {
     if (!(std::abs(value) <= kMaxMetricValue)) return;
     ASSERT_EQ(to_micro(value), oracle(value)) << std::hexfloat << value;
   };
-  for (double value : {0.0, -0.0, 1e12, -1e12, 5e-324, 0.5e-6, 1.5e-6, 2.5e-6, -0.5e-6, 0.0000005, 1e-7, 123456.7890125, 2.2250738585072014e-308})
+  for (double value :
+       {0.0, -0.0, 1e12, -1e12, 5e-324, 0.5e-6, 1.5e-6, 2.5e-6, -0.5e-6, 0.0000005, 1e-7, 123456.7890125, 2.2250738585072014e-308})
     check(value);
   for (int i = 0; i < 1'000'000; ++i) {
     const uint64_t bits = random();
     switch (i % 5) {
-      case 0: check(std::bit_cast<double>(bits)); break;
+      case 0:
+        check(std::bit_cast<double>(bits));
+        break;
       case 1:  // any exponent in the range that matters
         check(std::ldexp(static_cast<double>(bits >> 11), static_cast<int>(random() % 60) - 73) * (bits & 1 ? 1 : -1));
         break;
@@ -170,11 +174,13 @@ TEST(ToMicro, AgreesWithExactDecimalPrinting) {
         check(value);
         break;
       }
-      default: check(static_cast<double>(bits % 2000000) / 1000 - 1000); break;
+      default:
+        check(static_cast<double>(bits % 2000000) / 1000 - 1000);
+        break;
     }
   }
-  EXPECT_EQ(to_micro(0.0078125), 7812);    // exactly 7812.5: to even
-  EXPECT_EQ(to_micro(0.0234375), 23438);   // exactly 23437.5: to even
+  EXPECT_EQ(to_micro(0.0078125), 7812);   // exactly 7812.5: to even
+  EXPECT_EQ(to_micro(0.0234375), 23438);  // exactly 23437.5: to even
   EXPECT_EQ(to_micro(-0.0078125), -7812);
 }
 
@@ -194,16 +200,21 @@ Json from_struct(const google::protobuf::Struct& fields) {
 
 Json from_value(const google::protobuf::Value& value) {
   switch (value.kind_case()) {
-    case google::protobuf::Value::kNumberValue: return Json(value.number_value());
-    case google::protobuf::Value::kStringValue: return Json(value.string_value());
-    case google::protobuf::Value::kBoolValue: return Json(value.bool_value());
-    case google::protobuf::Value::kStructValue: return from_struct(value.struct_value());
+    case google::protobuf::Value::kNumberValue:
+      return Json(value.number_value());
+    case google::protobuf::Value::kStringValue:
+      return Json(value.string_value());
+    case google::protobuf::Value::kBoolValue:
+      return Json(value.bool_value());
+    case google::protobuf::Value::kStructValue:
+      return from_struct(value.struct_value());
     case google::protobuf::Value::kListValue: {
       Json out = Json::array();
       for (const auto& element : value.list_value().values()) out.push_back(from_value(element));
       return out;
     }
-    default: return Json();
+    default:
+      return Json();
   }
 }
 
@@ -307,8 +318,8 @@ TEST(ReportForms, NoBytesBreakTheDecoder) {
     }
   }
   // The loop reached what it is for.
-  for (Reason reason : {Reason::kNotJson, Reason::kNotProtobuf, Reason::kWrongType, Reason::kMissingField, Reason::kBadId, Reason::kBadMetrics,
-                        Reason::kValueNotFinite, Reason::kValueOutOfRange, Reason::kBadTimestamp})
+  for (Reason reason : {Reason::kNotJson, Reason::kNotProtobuf, Reason::kWrongType, Reason::kMissingField, Reason::kBadId,
+                        Reason::kBadMetrics, Reason::kValueNotFinite, Reason::kValueOutOfRange, Reason::kBadTimestamp})
     EXPECT_GT(outcomes[static_cast<size_t>(reason)], 0u) << reason_code(reason);
   EXPECT_GT(outcomes[kReasonCount], 1000u);
 }
