@@ -39,7 +39,9 @@ Result<int> check(Context& context, const std::string& file) {
     rows.push_back(Json::object()
                        .set("kind", config_kind_name(kind))
                        .set("version", rules_version(settings.rules, kind))
-                       .set("status", settings.rules == default_rules() ? "ok, as by default" : "ok"));
+                       .set("status", rules_version(settings.rules, kind) == rules_version(default_rules(), kind)
+                                          ? "ok, as by default"
+                                          : "ok"));
   context.out << render_rows(rows, context.format);
   for (const std::string& name : settings.unused)
     context.err << "assay: note: " << name << " is set, and this version does not act on it\n";

@@ -4,22 +4,16 @@
 #include <filesystem>
 
 #include "streams/embedded_log.h"
-#if __has_include("streams/kafka_log.h")
 #include "streams/kafka_log.h"
-#endif
 
 namespace assay::tools {
 
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access) {
   if (!settings.kafka.brokers.empty()) {
-#if __has_include("streams/kafka_log.h")
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;
     options.properties = settings.kafka.properties;
     return streams::open_kafka_log(options);
-#else
-    return Error{Errc::kUnreachable, "open Kafka at " + settings.kafka.brokers + ": this build has no Kafka client"};
-#endif
   }
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;

@@ -6,6 +6,8 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <limits>
+#include <set>
 
 #include "schemas/members.h"
 #include "schemas/time.h"
@@ -144,68 +146,100 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
   top.done();
 }
 
+/// Where a value was set: "FILE" with a line, or "environment PORT", "--set KEY" without.
+struct Place {
+  std::string source;
+  int line = 0;
+  std::string text() const { return line == 0 ? source : source + ":" + std::to_string(line); }
+};
+using PlaceOf = std::function<Place(const std::string& key)>;
+
 /// Documents laid one over the other, and where each key's value came from.
 class Layered {
  public:
-  void lay(const Json& over, const std::function<std::string(const std::string& key)>& origin) { lay(root_, over, "", origin); }
+  void lay(const Json& over, const PlaceOf& place_of) { lay(root_, over, "", place_of); }
 
   const Json& root() const { return root_; }
-  const std::map<std::string, std::string>& origins() const { return origins_; }
+  const std::map<std::string, Place>& places() const { return places_; }
 
   /// Where the key, or else the table around it, was set.
-  std::string origin(std::string key) const {
+  Place place(std::string key) const {
     while (!key.empty()) {
-      if (auto it = origins_.find(key); it != origins_.end()) return it->second;
+      if (auto it = places_.find(key); it != places_.end()) return it->second;
       const size_t cut = key.find_last_of(".[");
       key.resize(cut == std::string::npos ? 0 : cut);
     }
-    return "defaults";
+    return {"defaults", 0};
   }
 
  private:
-  void lay(Json& base, const Json& over, const std::string& path, const std::function<std::string(const std::string&)>& origin) {
+  void lay(Json& base, const Json& over, const std::string& path, const PlaceOf& place_of) {
     if (!path.empty()) {
       if (!over.is_object() || !base.is_object()) forget_below(path);
-      origins_[path] = origin(path);
+      places_[path] = place_of(path);
     }
     if (over.is_object()) {
       if (!base.is_object()) base = Json::object();
       for (const auto& [name, child] : over.as_object()) {
-        const std::string child_path = path.empty() ? name : path + "." + name;
         if (base.find(name) == nullptr) base.set(name, Json());
         for (auto& [known, value] : base.as_object())
-          if (known == name) lay(value, child, child_path, origin);
+          if (known == name) lay(value, child, path.empty() ? name : path + "." + name, place_of);
       }
       return;
     }
     base = over;
-    if (over.is_array()) note_elements(over, path, origin);
+    if (over.is_array()) note_elements(over, path, place_of);
   }
 
-  void note_elements(const Json& array, const std::string& path, const std::function<std::string(const std::string&)>& origin) {
-    for (size_t i = 0; i < array.as_array().size(); ++i) {
-      const Json& element = array.as_array()[i];
-      const std::string at = path + "[" + std::to_string(i) + "]";
-      origins_[at] = origin(at);
-      if (element.is_object())
-        for (const auto& [name, value] : element.as_object()) {
-          origins_[at + "." + name] = origin(at + "." + name);
-          if (value.is_object())
-            for (const auto& [inner, unused] : value.as_object())
-              origins_[at + "." + name + "." + inner] = origin(at + "." + name + "." + inner);
-        }
-    }
+  /// An array is laid whole; its elements' keys have places of their own all the same.
+  void note_elements(const Json& value, const std::string& path, const PlaceOf& place_of) {
+    places_[path] = place_of(path);
+    if (value.is_array())
+      for (size_t i = 0; i < value.as_array().size(); ++i)
+        note_elements(value.as_array()[i], path + "[" + std::to_string(i) + "]", place_of);
+    if (value.is_object())
+      for (const auto& [name, child] : value.as_object()) note_elements(child, path + "." + name, place_of);
   }
 
   void forget_below(const std::string& path) {
-    std::erase_if(origins_, [&](const auto& entry) {
+    std::erase_if(places_, [&](const auto& entry) {
       return entry.first.size() > path.size() && entry.first.starts_with(path) &&
              (entry.first[path.size()] == '.' || entry.first[path.size()] == '[');
     });
   }
 
   Json root_ = Json::object();
-  std::map<std::string, std::string> origins_;
+  std::map<std::string, Place> places_;
+};
+
+/// The problems of all layers: those of the file by line, then the others as they were found.
+class ProblemList {
+ public:
+  void add(const Place& place, const ConfigProblem& problem) {
+    if (!unreadable_.contains(problem.key)) add_line(place.line, place.text() + ": " + problem.text());
+  }
+  /// A value that is no value at all; what else is said about its key would only repeat it.
+  void add_unreadable(const Place& place, const ConfigProblem& problem) {
+    add(place, problem);
+    unreadable_.insert(problem.key);
+  }
+  void add_text(std::string text) { add_line(0, std::move(text)); }
+
+  bool empty() const { return lines_.empty(); }
+  std::string message() {
+    std::stable_sort(lines_.begin(), lines_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::string text = std::to_string(lines_.size()) + (lines_.size() == 1 ? " problem" : " problems") + " in the configuration";
+    for (const auto& [line, problem] : lines_) text += "\n" + problem;
+    return text;
+  }
+
+ private:
+  void add_line(int line, std::string text) {
+    lines_.emplace_back(line == 0 ? std::numeric_limits<int>::max() : line, std::move(text));
+  }
+
+  std::vector<std::pair<int, std::string>> lines_;
+  std::set<std::string> unreadable_;
 };
 
 /// {"a":{"b":value}} for "a.b".
@@ -222,6 +256,46 @@ Result<std::string> read_file(const std::string& path) {
   return text;
 }
 
+Result<void> lay_file(const std::string& file, Layered& layered, ProblemList& problems) {
+  TRY_ASSIGN(std::string text, read_file(file));
+  auto document = parse_toml(text);
+  if (!document) return Error{Errc::kUsage, file + ":" + document.error().message};
+  for (const ConfigProblem& problem : document->problems) problems.add_unreadable({file, document->lines[problem.key]}, problem);
+  layered.lay(document->root, [&](const std::string& key) { return Place{file, document->lines[key]}; });
+  return {};
+}
+
+void lay_environment(const Environment& environment, Layered& layered, Settings& settings, ProblemList& problems) {
+  const Json* http = layered.root().find("http");
+  const std::string addr(http == nullptr ? "" : http->string_or("addr", ""));
+  for (EnvironmentValue& value : read_environment(environment, addr, settings)) {
+    const std::string origin = "environment " + value.variable;
+    if (!value.problem.empty()) {
+      problems.add_text(origin + ": " + value.problem);
+    } else {
+      layered.lay(nested(value.key, std::move(value.value)), [&](const std::string&) { return Place{origin, 0}; });
+    }
+  }
+}
+
+void lay_set(const std::string& set, Layered& layered, ProblemList& problems) {
+  const size_t equals = set.find('=');
+  const std::string key = set.substr(0, equals);
+  if (equals == std::string::npos || key.empty() || key.front() == '.' || key.back() == '.' || key.find("..") != std::string::npos)
+    return problems.add_text("--set " + set + ": must be KEY=VALUE, such as --set scoring.grace=10m");
+  const std::string text = set.substr(equals + 1);
+  auto value = parse_toml_value(text);  // what TOML does not know as a value is text: nobody quotes twice on a command line
+  layered.lay(nested(key, value ? *value : Json(text)), [&](const std::string&) { return Place{"--set " + key, 0}; });
+}
+
+std::string flag_of(std::string key) {
+  if (key == "kafka.brokers") return "--brokers";
+  if (key == "database.url") return "--database-url";
+  if (key == "http.addr") return "--http";
+  std::replace(key.begin(), key.end(), '_', '-');
+  return "--" + key;
+}
+
 }  // namespace
 
 Environment process_environment() {
@@ -236,56 +310,22 @@ Environment process_environment() {
 
 Result<Settings> load_settings(const Layers& layers) {
   Layered layered;
-  std::vector<std::string> lines;  // the problems, as they will be printed
+  ProblemList problems;
   std::string file = layers.config_file;
   if (auto it = layers.environment.find("ASSAY_CONFIG"); file.empty() && it != layers.environment.end()) file = it->second;
-  if (!file.empty()) {
-    TRY_ASSIGN(std::string text, read_file(file));
-    auto document = parse_toml(text);
-    if (!document) return Error{Errc::kUsage, file + ":" + document.error().message};
-    for (const ConfigProblem& problem : document->problems)
-      lines.push_back(file + ":" + std::to_string(document->lines[problem.key]) + ": " + problem.text());
-    layered.lay(document->root, [&](const std::string& key) { return file + ":" + std::to_string(document->lines[key]); });
-  }
+  if (!file.empty()) TRY(lay_file(file, layered, problems));
   Settings settings;
-  const Json* http = layered.root().find("http");
-  for (EnvironmentValue& value :
-       read_environment(layers.environment, std::string(http == nullptr ? "" : http->string_or("addr", "")), settings)) {
-    const std::string origin = "environment " + value.variable;
-    if (!value.problem.empty())
-      lines.push_back(origin + ": " + value.problem);
-    else
-      layered.lay(nested(value.key, std::move(value.value)), [&](const std::string&) { return origin; });
+  lay_environment(layers.environment, layered, settings, problems);
+  for (const std::string& set : layers.sets) lay_set(set, layered, problems);
+  for (const auto& [key, value] : layers.flags) {
+    const std::string origin = flag_of(key);
+    layered.lay(nested(key, Json(value)), [&](const std::string&) { return Place{origin, 0}; });
   }
-  for (const std::string& set : layers.sets) {
-    const size_t equals = set.find('=');
-    if (equals == std::string::npos || equals == 0 || set[0] == '.' || set[equals - 1] == '.' ||
-        set.substr(0, equals).find("..") != std::string::npos) {
-      lines.push_back("--set " + set + ": must be KEY=VALUE, such as --set scoring.grace=10m");
-      continue;
-    }
-    const std::string key = set.substr(0, equals), text = set.substr(equals + 1);
-    auto value = parse_toml_value(text);  // what TOML does not know as a value is text: nobody quotes twice on a command line
-    layered.lay(nested(key, value ? *value : Json(text)), [&](const std::string&) { return "--set " + key; });
-  }
-  for (const auto& [key, value] : layers.flags)
-    layered.lay(nested(key, Json(value)), [&](const std::string&) {
-      std::string flag = key == "kafka.brokers"  ? "brokers"
-                         : key == "database.url" ? "database-url"
-                         : key == "http.addr"    ? "http"
-                                                 : key;
-      std::replace(flag.begin(), flag.end(), '_', '-');
-      return "--" + flag;
-    });
-  std::vector<ConfigProblem> problems;
-  read_settings(layered.root(), settings, problems);
-  for (const ConfigProblem& problem : problems) lines.push_back(layered.origin(problem.key) + ": " + problem.text());
-  if (!lines.empty()) {
-    std::string message = std::to_string(lines.size()) + (lines.size() == 1 ? " problem" : " problems") + " in the configuration";
-    for (const std::string& line : lines) message += "\n" + line;
-    return Error{Errc::kUsage, std::move(message)};
-  }
-  settings.origins = layered.origins();
+  std::vector<ConfigProblem> found;
+  read_settings(layered.root(), settings, found);
+  for (const ConfigProblem& problem : found) problems.add(layered.place(problem.key), problem);
+  if (!problems.empty()) return Error{Errc::kUsage, problems.message()};
+  for (const auto& [key, place] : layered.places()) settings.origins[key] = place.text();
   return settings;
 }
 

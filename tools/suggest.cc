@@ -83,9 +83,10 @@ std::vector<MetricRule> suggest_rules(std::map<std::string, std::vector<double>>
     rule.up = !lower_is_better(metric);
     rule.low = percentile(values, 5);
     rule.high = percentile(values, 95);
-    if (rule.low == rule.high) {
+    constexpr double kResolution = 1e-6;  // values nearer than that are one value to the scoring
+    if (rule.high - rule.low < kResolution) {
       // One value says nothing about the scale: take half of it to each side, and a whole unit around zero.
-      const double reach = rule.low == 0 ? 1 : std::abs(rule.low) / 2;
+      const double reach = std::abs(rule.low) < kResolution ? 1 : std::abs(rule.low) / 2;
       rule.low = std::max(rule.low - reach, -kMaxMetricValue);
       rule.high = std::min(rule.high + reach, kMaxMetricValue);
     }
