@@ -176,7 +176,7 @@ Result<Json> account(const std::vector<streams::TaskView>& tasks) {
     sum.accepted += meta.tally.accepted;
     for (size_t r = 0; r < kReasonCount; ++r) sum.refused[r] += meta.tally.refused[r];
     for (const auto& [tp, n] : meta.written)
-      if (tp.topic.ends_with(kDlqSuffix)) dead_written += n;
+      if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
   }
   uint64_t filtered = 0, dead = 0;
   Json by_reason = Json::object();
