@@ -23,7 +23,7 @@ struct Input {
   Topic topic;
   int32_t partition = 0;
   const RecordView* record = nullptr;
-  Id cause;             // place_id for eval.reports.v1, the record's own id for records made inside
+  Id cause;             // the record's own id for records made inside; records from outside have place_id(), made when asked for
 };
 
 /// One record to write; the task adds partition, writer header and timestamp.
@@ -33,6 +33,7 @@ struct Output {
   std::string value;
   Id id;
   Id cause;
+  std::optional<int32_t> partition = {};  // nothing: murmur2 of the key decides
 };
 
 struct DeadLetter {
@@ -100,6 +101,9 @@ class Rows {
 class Processor {
  public:
   virtual ~Processor() = default;
+
+  /// The commit that the next records belong to; its instant may appear in outputs only, never in state or a decision.
+  virtual void begin(WallTime instant) { (void)instant; }
 
   /// Folds one record. Emits into `outputs`; stages rows.
   virtual void process(const Input& input, Outputs& outputs) = 0;

@@ -23,7 +23,9 @@ Said said_by(std::optional<std::string_view> content_type) {
     return std::equal(a.begin(), a.end(), lower.begin(), lower.end(),
                       [](char x, char y) { return (x >= 'A' && x <= 'Z' ? x + 32 : x) == y; });
   };
-  auto ends = [&](std::string_view lower) { return text.size() >= lower.size() && same(text.substr(text.size() - lower.size()), lower); };
+  auto ends = [&](std::string_view lower) {
+    return text.size() >= lower.size() && same(text.substr(text.size() - lower.size()), lower);
+  };
   if (same(text, "application/cloudevents+json")) return Said::kCloudEvent;
   if (same(text, "application/json") || same(text, "text/json") || ends("+json")) return Said::kJson;
   if (same(text, "application/protobuf") || same(text, "application/x-protobuf") || ends("+protobuf") ||
@@ -58,10 +60,23 @@ bool skip_message_index(std::string_view* bytes) {
 }  // namespace
 
 std::string_view reason_code(Reason reason) {
-  static constexpr std::string_view kCodes[kReasonCount] = {
-      "NOT_JSON",      "NOT_PROTOBUF",        "WRONG_TYPE",            "MISSING_FIELD", "BAD_ID", "BAD_METRICS", "VALUE_NOT_FINITE", "VALUE_OUT_OF_RANGE",
-      "BAD_TIMESTAMP", "TIMESTAMP_IN_FUTURE", "CONFLICTING_DUPLICATE", "KEY_MISMATCH",  "EMPTY",  "TOO_DEEP",    "TOO_LARGE",        "DUPLICATE",
-      "LATE"};
+  static constexpr std::string_view kCodes[kReasonCount] = {"NOT_JSON",
+                                                            "NOT_PROTOBUF",
+                                                            "WRONG_TYPE",
+                                                            "MISSING_FIELD",
+                                                            "BAD_ID",
+                                                            "BAD_METRICS",
+                                                            "VALUE_NOT_FINITE",
+                                                            "VALUE_OUT_OF_RANGE",
+                                                            "BAD_TIMESTAMP",
+                                                            "TIMESTAMP_IN_FUTURE",
+                                                            "CONFLICTING_DUPLICATE",
+                                                            "KEY_MISMATCH",
+                                                            "EMPTY",
+                                                            "TOO_DEEP",
+                                                            "TOO_LARGE",
+                                                            "DUPLICATE",
+                                                            "LATE"};
   return kCodes[static_cast<size_t>(reason)];
 }
 

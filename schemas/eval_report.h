@@ -13,10 +13,24 @@
 namespace assay::schemas {
 
 enum class Reason : uint8_t {
-  kNotJson, kNotProtobuf, kWrongType, kMissingField, kBadId, kBadMetrics, kValueNotFinite, kValueOutOfRange, kBadTimestamp,
-  kTimestampInFuture, kConflictingDuplicate, kKeyMismatch, kEmpty, kTooDeep, kTooLarge,
+  kNotJson,
+  kNotProtobuf,
+  kWrongType,
+  kMissingField,
+  kBadId,
+  kBadMetrics,
+  kValueNotFinite,
+  kValueOutOfRange,
+  kBadTimestamp,
+  kTimestampInFuture,
+  kConflictingDuplicate,
+  kKeyMismatch,
+  kEmpty,
+  kTooDeep,
+  kTooLarge,
   // filtered, not dead letters:
-  kDuplicate, kLate,
+  kDuplicate,
+  kLate,
 };
 constexpr size_t kReasonCount = 17;
 constexpr bool is_filtered(Reason r) { return r == Reason::kDuplicate || r == Reason::kLate; }
@@ -40,14 +54,14 @@ struct MetricValue {
 
 /// A decoded and validated report. Views point into the decoder or the record and live until the next decode().
 struct EvalReport {
-  std::string_view id;           // empty: none was given, the caller derives one from the record's place
+  std::string_view id;  // empty: none was given, the caller derives one from the record's place
   std::string_view agent_id;
   std::string_view division_id;  // empty: none was given
   std::string_view source;
   EventTime timestamp;
   std::vector<MetricValue> metrics;  // sorted by name (bytes), names unique
-  UInt128 content_hash = 0;      // of the canonical report: equal for equal reports in whatever encoding; unknown fields left out
-  uint32_t unknown_fields = 0;   // accepted and counted
+  UInt128 content_hash = 0;     // of the canonical report: equal for equal reports in whatever encoding; unknown fields left out
+  uint32_t unknown_fields = 0;  // accepted and counted
 };
 
 enum class WireForm : uint8_t { kJson, kCloudEventJson, kConfluentJson, kProtobuf, kConfluentProtobuf };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "schemas/json.h"
 #include "schemas/time.h"
 #include "schemas/utf8.h"
 
@@ -29,10 +30,30 @@ UInt128 combine(UInt128 a, UInt128 b, uint64_t seed) {
 
 uint64_t number_bits(double value) { return std::bit_cast<uint64_t>(value == 0 ? 0.0 : value); }
 
-void append_text(std::string* out, std::string_view text) {
-  const uint32_t size = static_cast<uint32_t>(text.size());
-  out->append(raw(size));
-  out->append(text);
+// Writes one thing after the other where there is room for all of them.
+class Writer {
+ public:
+  explicit Writer(char* to) : to_(to) {}
+  template <class T>
+  void value(const T& value) {
+    std::memcpy(to_, &value, sizeof value);
+    to_ += sizeof value;
+  }
+  void text(std::string_view text) {
+    value(static_cast<uint32_t>(text.size()));
+    if (!text.empty()) std::memcpy(to_, text.data(), text.size());
+    to_ += text.size();
+  }
+  const char* end() const { return to_; }
+
+ private:
+  char* to_;
+};
+
+// What ids and metric names must be.
+bool is_name(FieldText text) {
+  if (text.bytes.empty() || text.bytes.size() > kMaxIdBytes || !text.unicode) return false;
+  return printable_ascii(text.bytes) || !has_control(text.bytes);
 }
 
 std::string quoted(std::string_view text) { return "\"" + printable(text) + "\""; }
@@ -97,22 +118,26 @@ void ReportDraft::see(Field field) {
 void ReportDraft::set_id(Field field, FieldText text, std::string_view* out) {
   given_ |= bit(field);
   *out = text.bytes;
-  const bool sound = text.unicode && !text.bytes.empty() && text.bytes.size() <= kMaxIdBytes && !has_control(text.bytes);
+  const bool sound = is_name(text);
   if (sound) return;
   const std::string name(field_name(field));
   problem(field, Reason::kBadId,
-          text.bytes.empty()                     ? name + " is empty"
-          : text.bytes.size() > kMaxIdBytes      ? name + " has " + std::to_string(text.bytes.size()) + " bytes, more than 256"
-          : !text.unicode                        ? name + " is not valid Unicode text: " + quoted(text.bytes)
-                                                 : name + " holds a control character: " + quoted(text.bytes));
+          text.bytes.empty()                ? name + " is empty"
+          : text.bytes.size() > kMaxIdBytes ? name + " has " + std::to_string(text.bytes.size()) + " bytes, more than 256"
+          : !text.unicode                   ? name + " is not valid Unicode text: " + quoted(text.bytes)
+                                            : name + " holds a control character: " + quoted(text.bytes));
 }
 
 void ReportDraft::set_text(Field field, FieldText text) {
   switch (field) {
-    case Field::kAgentId: return set_id(field, text, &report_.agent_id);
-    case Field::kId: return set_id(field, text, &report_.id);
-    case Field::kDivisionId: return set_id(field, text, &report_.division_id);
-    default: break;
+    case Field::kAgentId:
+      return set_id(field, text, &report_.agent_id);
+    case Field::kId:
+      return set_id(field, text, &report_.id);
+    case Field::kDivisionId:
+      return set_id(field, text, &report_.division_id);
+    default:
+      break;
   }
   CHECK((field == Field::kSource || field == Field::kWindow) && text.unicode);
   given_ |= bit(field);
@@ -145,14 +170,14 @@ void ReportDraft::set_metrics_given() { given_ |= bit(Field::kMetricSet); }
 void ReportDraft::add_metric(FieldText name, double value) {
   // What is beyond the limit is counted and not kept.
   if (++metric_count_ > kMaxMetrics) return;
-  if (!name.unicode || name.bytes.empty() || name.bytes.size() > kMaxIdBytes || has_control(name.bytes)) {
+  if (!is_name(name)) {
     problem(Field::kMetricSet, Reason::kBadMetrics,
             "a metric name is empty, longer than 256 bytes, or no printable text: " + quoted(name.bytes));
   } else if (!std::isfinite(value)) {
     problem(Field::kMetricSet, Reason::kValueNotFinite, "metric " + quoted(name.bytes) + " is not a finite number");
   } else if (std::abs(value) > kMaxMetricValue) {
     problem(Field::kMetricSet, Reason::kValueOutOfRange,
-            "metric " + quoted(name.bytes) + " is " + std::to_string(value) + ", beyond 10^12");
+            "metric " + quoted(name.bytes) + " is " + canonical(Json(value)) + ", beyond 10^12");
   } else {
     report_.metrics.push_back({name.bytes, value, to_micro(value)});
   }
@@ -181,8 +206,7 @@ void ReportDraft::finish_metrics() {
 
 const EvalReport* ReportDraft::finish(Reject* reject) {
   for (Field field : {Field::kAgentId, Field::kTimestamp, Field::kMetricSet})
-    if ((given_ & bit(field)) == 0)
-      problem(field, Reason::kMissingField, std::string(field_name(field)) + " is missing");
+    if ((given_ & bit(field)) == 0) problem(field, Reason::kMissingField, std::string(field_name(field)) + " is missing");
   if ((given_ & bit(Field::kMetricSet)) != 0) finish_metrics();
   if (has_problem_) {
     *reject = std::move(problem_);
@@ -193,21 +217,25 @@ const EvalReport* ReportDraft::finish(Reject* reject) {
 }
 
 UInt128 ReportDraft::content_hash() {
-  hashed_.clear();
-  hashed_.append(raw(given_));  // absent and empty differ
-  append_text(&hashed_, report_.agent_id);
-  append_text(&hashed_, report_.id);
-  append_text(&hashed_, report_.division_id);
-  append_text(&hashed_, report_.source);
-  append_text(&hashed_, window_);
-  hashed_.append(raw(report_.timestamp.value));
-  if ((given_ & bit(Field::kComputedScore)) != 0) hashed_.append(raw(number_bits(computed_score_)));
-  if ((given_ & bit(Field::kMetadata)) != 0) hashed_.append(raw(metadata_));
+  const std::string_view texts[] = {report_.agent_id, report_.id, report_.division_id, report_.source, window_};
+  size_t room = sizeof given_ + sizeof report_.timestamp.value + sizeof computed_score_ + sizeof metadata_;
+  for (std::string_view text : texts) room += sizeof(uint32_t) + text.size();
+  for (const MetricValue& metric : report_.metrics) room += sizeof(uint32_t) + metric.name.size() + sizeof metric.value;
+  if (hashed_.size() < room) hashed_.resize(room);
+
+  Writer writer(hashed_.data());
+  writer.value(given_);  // absent and empty differ
+  for (std::string_view text : texts) writer.text(text);
+  writer.value(report_.timestamp.value);
+  if ((given_ & bit(Field::kComputedScore)) != 0) writer.value(number_bits(computed_score_));
+  if ((given_ & bit(Field::kMetadata)) != 0) writer.value(metadata_);
   for (const MetricValue& metric : report_.metrics) {
-    append_text(&hashed_, metric.name);
-    hashed_.append(raw(number_bits(metric.value)));
+    writer.text(metric.name);
+    writer.value(number_bits(metric.value));
   }
-  return xxh3_128(hashed_, kReportSeed);
+  const size_t size = static_cast<size_t>(writer.end() - hashed_.data());
+  CHECK(size <= room);
+  return xxh3_128({hashed_.data(), size}, kReportSeed);
 }
 
 }  // namespace assay::schemas

@@ -12,7 +12,16 @@ namespace assay::schemas {
 
 /// The fields of a report, in the order in which they are judged: when several are bad, the first of them names the reason.
 enum class Field : uint8_t {
-  kReport, kAgentId, kId, kDivisionId, kTimestamp, kMetricSet, kComputedScore, kSource, kWindow, kMetadata,
+  kReport,
+  kAgentId,
+  kId,
+  kDivisionId,
+  kTimestamp,
+  kMetricSet,
+  kComputedScore,
+  kSource,
+  kWindow,
+  kMetadata,
 };
 constexpr size_t kFieldCount = 10;
 std::string_view field_name(Field field);  // "agentId"; "report" for the whole
@@ -63,11 +72,11 @@ class ReportDraft {
   bool seen(Field field) const { return (seen_ & bit(field)) != 0; }
 
   // Each judges what it is given. Requires: see(field) before.
-  void set_text(Field field, FieldText text);           // ids, source, window
+  void set_text(Field field, FieldText text);  // ids, source, window
   void set_timestamp_text(std::string_view text);
-  void set_timestamp_ms(int64_t ms);                    // after cutting
+  void set_timestamp_ms(int64_t ms);  // after cutting
   void add_metric(FieldText name, double value);
-  void set_metrics_given();                             // the set stands there, perhaps empty
+  void set_metrics_given();  // the set stands there, perhaps empty
   void set_computed_score(double value);
   void set_metadata(UInt128 hash);
   ObjectHasher& objects() { return objects_; }
@@ -95,7 +104,7 @@ class ReportDraft {
   bool has_problem_ = false;
   Reject problem_{Reason::kNotJson, {}};
   ObjectHasher objects_;
-  std::string hashed_;  // the bytes under the content hash; kept for its capacity
+  std::vector<char> hashed_;  // room for the bytes under the content hash; only ever grows
 };
 
 }  // namespace assay::schemas

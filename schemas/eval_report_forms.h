@@ -10,7 +10,8 @@ namespace assay::schemas {
 
 /// Reads a report, or a CloudEvents 1.0 document around one, and says in `form` which of them it was.
 /// Returns false and fills `reject` when the text as a whole cannot be read; the draft judges the rest.
-bool read_json_report(std::string_view text, bool must_be_event, JsonScanner* scan, ReportDraft* draft, WireForm* form, Reject* reject);
+bool read_json_report(std::string_view text, bool must_be_event, JsonScanner* scan, ReportDraft* draft, WireForm* form,
+                      Reject* reject);
 
 /// Reads a raw Protobuf report from the wire format itself: no message object, no allocation.
 /// Returns false and fills `reject` when the bytes as a whole cannot be read; the draft judges the rest.

@@ -1,3 +1,4 @@
+// Reports as producers write them in Protobuf, by the generated code: so that writer and reader share no line.
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 

@@ -1,3 +1,4 @@
+// Reports in Protobuf, read from the wire format itself.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -10,7 +11,15 @@ namespace {
 
 // Field numbers of proto/eval_report.proto; the parity test reads the same bytes through the generated code.
 enum Number : uint32_t {
-  kAgentId = 2, kId = 3, kDivisionId = 7, kMetricSet = 8, kTimestamp = 9, kSource = 10, kWindow = 11, kMetadata = 12, kComputedScore = 13,
+  kAgentId = 2,
+  kId = 3,
+  kDivisionId = 7,
+  kMetricSet = 8,
+  kTimestamp = 9,
+  kSource = 10,
+  kWindow = 11,
+  kMetadata = 12,
+  kComputedScore = 13,
 };
 
 enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kStartGroup = 3, kEndGroup = 4, kFixed32 = 5 };
@@ -71,8 +80,10 @@ class Wire {
         uint64_t ignored;
         return varint(&ignored);
       }
-      case kFixed64: return advance(8);
-      case kFixed32: return advance(4);
+      case kFixed64:
+        return advance(8);
+      case kFixed32:
+        return advance(4);
       case kBytes: {
         std::string_view ignored;
         return bytes(&ignored);
@@ -86,7 +97,8 @@ class Wire {
           if (!skip(inner, depth + 1)) return false;
         }
       }
-      default: return false;  // the end of a group that never began
+      default:
+        return false;  // the end of a group that never began
     }
   }
 
@@ -132,16 +144,26 @@ class Reader {
  private:
   static Field field_of(uint32_t number) {
     switch (number) {
-      case kAgentId: return Field::kAgentId;
-      case kId: return Field::kId;
-      case kDivisionId: return Field::kDivisionId;
-      case kMetricSet: return Field::kMetricSet;
-      case kTimestamp: return Field::kTimestamp;
-      case kSource: return Field::kSource;
-      case kWindow: return Field::kWindow;
-      case kMetadata: return Field::kMetadata;
-      case kComputedScore: return Field::kComputedScore;
-      default: return Field::kReport;
+      case kAgentId:
+        return Field::kAgentId;
+      case kId:
+        return Field::kId;
+      case kDivisionId:
+        return Field::kDivisionId;
+      case kMetricSet:
+        return Field::kMetricSet;
+      case kTimestamp:
+        return Field::kTimestamp;
+      case kSource:
+        return Field::kSource;
+      case kWindow:
+        return Field::kWindow;
+      case kMetadata:
+        return Field::kMetadata;
+      case kComputedScore:
+        return Field::kComputedScore;
+      default:
+        return Field::kReport;
     }
   }
 
@@ -169,8 +191,10 @@ class Reader {
     std::string_view bytes;
     if (!wire->bytes(&bytes)) return broken(field_name(field));
     switch (field) {
-      case Field::kMetricSet: return read_metric(bytes);
-      case Field::kTimestamp: return read_timestamp(bytes);
+      case Field::kMetricSet:
+        return read_metric(bytes);
+      case Field::kTimestamp:
+        return read_timestamp(bytes);
       case Field::kMetadata: {
         UInt128 hash = 0;
         if (!hash_struct(bytes, 2, &hash)) return false;
@@ -182,7 +206,9 @@ class Reader {
         if (!valid_utf8(bytes)) return not_utf8(field_name(field));
         draft_.set_text(field, {bytes, true});
         return true;
-      default: draft_.set_text(field, {bytes, valid_utf8(bytes)}); return true;
+      default:
+        draft_.set_text(field, {bytes, valid_utf8(bytes)});
+        return true;
     }
   }
 
@@ -212,8 +238,9 @@ class Reader {
     draft_.set_metrics_given();
     std::string_view name;
     double value = 0;  // serializers may leave out a zero
-    const bool read = read_pair(entry, Field::kMetricSet, kBytes, kFixed64,
-                                [&](uint32_t number, Wire* wire) { return number == 1 ? wire->bytes(&name) : wire->fixed64(&value); });
+    const bool read = read_pair(entry, Field::kMetricSet, kBytes, kFixed64, [&](uint32_t number, Wire* wire) {
+      return number == 1 ? wire->bytes(&name) : wire->fixed64(&value);
+    });
     if (!read) return false;
     if (!valid_utf8(name)) return not_utf8("a metric's name");
     draft_.add_metric({name, true}, value);
@@ -231,8 +258,9 @@ class Reader {
     constexpr int64_t kFirstSecond = -62135596800;  // 0001-01-01 and 9999-12-31, as google.protobuf.Timestamp has it
     constexpr int64_t kLastSecond = 253402300799;
     if (seconds < kFirstSecond || seconds > kLastSecond || nanos < 0 || nanos > 999999999) {
-      draft_.problem(Field::kTimestamp, Reason::kBadTimestamp,
-                     "timestamp is no instant of the years 1 to 9999: " + std::to_string(seconds) + " s " + std::to_string(nanos) + " ns");
+      draft_.problem(
+          Field::kTimestamp, Reason::kBadTimestamp,
+          "timestamp is no instant of the years 1 to 9999: " + std::to_string(seconds) + " s " + std::to_string(nanos) + " ns");
       draft_.set_timestamp_ms(0);
     } else {
       draft_.set_timestamp_ms(seconds * 1000 + nanos / 1000000);
@@ -318,7 +346,9 @@ class Reader {
                                                          : wire.bytes(&bytes);
       if (!read) return broken("metadata");
       switch (tag.number) {
-        case 1: *out = hash_null(); break;
+        case 1:
+          *out = hash_null();
+          break;
         case 2:
           if (!std::isfinite(number))
             draft_.problem(Field::kMetadata, Reason::kValueNotFinite, "a number in metadata is not finite");
@@ -328,7 +358,9 @@ class Reader {
           if (!valid_utf8(bytes)) return not_utf8("metadata");
           *out = hash_text(bytes);
           break;
-        case 4: *out = hash_bool(bits != 0); break;
+        case 4:
+          *out = hash_bool(bits != 0);
+          break;
         case 5:
           if (!hash_struct(bytes, depth + 1, out)) return false;
           break;

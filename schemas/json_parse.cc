@@ -43,8 +43,10 @@ Result<Json> read_object(JsonScanner& scan) {
 Result<Json> read(JsonScanner& scan) {
   using Kind = JsonScanner::Kind;
   switch (scan.kind()) {
-    case Kind::kFault: return Json();
-    case Kind::kObject: return read_object(scan);
+    case Kind::kFault:
+      return Json();
+    case Kind::kObject:
+      return read_object(scan);
     case Kind::kArray: {
       Json::Array out;
       for (bool more = scan.begin_array(); more; more = scan.next_element()) {
@@ -65,9 +67,15 @@ Result<Json> read(JsonScanner& scan) {
         return refused("a number is too great for a double before byte " + std::to_string(scan.position()));
       return Json(value);
     }
-    case Kind::kTrue: scan.read_literal(); return Json(true);
-    case Kind::kFalse: scan.read_literal(); return Json(false);
-    case Kind::kNull: scan.read_literal(); return Json();
+    case Kind::kTrue:
+      scan.read_literal();
+      return Json(true);
+    case Kind::kFalse:
+      scan.read_literal();
+      return Json(false);
+    case Kind::kNull:
+      scan.read_literal();
+      return Json();
   }
   return Json();
 }

@@ -92,6 +92,7 @@ void JsonScanner::start(std::string_view text, int max_depth) {
   fault_ = Fault::kNone;
   what_ = "";
   unescaped_used_ = 0;
+  passed_bad_text_ = false;
 }
 
 bool JsonScanner::fail(const char* what, Fault fault) {
@@ -116,12 +117,18 @@ JsonScanner::Kind JsonScanner::kind() {
   skip_space();
   if (p_ == end_) return fail("the text ends where a value was expected"), Kind::kFault;
   switch (*p_) {
-    case '{': return Kind::kObject;
-    case '[': return Kind::kArray;
-    case '"': return Kind::kString;
-    case 't': return Kind::kTrue;
-    case 'f': return Kind::kFalse;
-    case 'n': return Kind::kNull;
+    case '{':
+      return Kind::kObject;
+    case '[':
+      return Kind::kArray;
+    case '"':
+      return Kind::kString;
+    case 't':
+      return Kind::kTrue;
+    case 'f':
+      return Kind::kFalse;
+    case 'n':
+      return Kind::kNull;
     default:
       if (*p_ == '-' || digit(*p_)) return Kind::kNumber;
       return fail("no JSON value begins like this"), Kind::kFault;
@@ -229,12 +236,32 @@ bool JsonScanner::read_string(String* out) {
     if (end_ - p_ < 2) return fail("the text ends inside a string");
     const char escape = p_[1];
     switch (escape) {
-      case '"': case '\\': case '/': *to++ = escape; p_ += 2; break;
-      case 'b': *to++ = '\b'; p_ += 2; break;
-      case 'f': *to++ = '\f'; p_ += 2; break;
-      case 'n': *to++ = '\n'; p_ += 2; break;
-      case 'r': *to++ = '\r'; p_ += 2; break;
-      case 't': *to++ = '\t'; p_ += 2; break;
+      case '"':
+      case '\\':
+      case '/':
+        *to++ = escape;
+        p_ += 2;
+        break;
+      case 'b':
+        *to++ = '\b';
+        p_ += 2;
+        break;
+      case 'f':
+        *to++ = '\f';
+        p_ += 2;
+        break;
+      case 'n':
+        *to++ = '\n';
+        p_ += 2;
+        break;
+      case 'r':
+        *to++ = '\r';
+        p_ += 2;
+        break;
+      case 't':
+        *to++ = '\t';
+        p_ += 2;
+        break;
       case 'u': {
         const int unit = end_ - p_ < 6 ? -1 : hex4(p_ + 2);
         if (unit < 0) return fail("\\u without four hex digits");
@@ -252,7 +279,8 @@ bool JsonScanner::read_string(String* out) {
         to = append_utf8(to, point);
         break;
       }
-      default: return fail("an escape that JSON does not have");
+      default:
+        return fail("an escape that JSON does not have");
     }
     run = p_;
     seen = 0;
@@ -340,29 +368,36 @@ bool JsonScanner::read_literal() {
   return fail("no JSON value begins like this");
 }
 
-bool JsonScanner::skip() {
+bool JsonScanner::passes(const String& text, bool any_text) {
+  if (text.clean()) return true;
+  passed_bad_text_ = true;
+  return any_text || fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
+}
+
+bool JsonScanner::skip(bool any_text) {
   switch (kind()) {
-    case Kind::kFault: return false;
+    case Kind::kFault:
+      return false;
     case Kind::kObject:
       for (bool more = begin_object(); more; more = next_member()) {
-        if (!name_.clean()) return fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
-        if (!skip()) return false;
+        if (!passes(name_, any_text) || !skip(any_text)) return false;
       }
       return fault_ == Fault::kNone;
     case Kind::kArray:
       for (bool more = begin_array(); more; more = next_element())
-        if (!skip()) return false;
+        if (!skip(any_text)) return false;
       return fault_ == Fault::kNone;
     case Kind::kString: {
       String text;
       if (!read_string(&text)) return false;
-      return text.clean() || fail("text that is not Unicode (invalid UTF-8 or half a surrogate pair)");
+      return passes(text, any_text);
     }
     case Kind::kNumber: {
       double value;
       return read_number(&value);
     }
-    default: return read_literal();
+    default:
+      return read_literal();
   }
 }
 

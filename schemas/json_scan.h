@@ -43,8 +43,10 @@ class JsonScanner {
   bool read_number(double* out);
   /// Reads true, false or null. Requires: kind() said so.
   bool read_literal();
-  /// Reads any value, checking its grammar and nothing else.
-  bool skip();
+  /// Reads any value, checking its grammar and that its strings are Unicode; with `any_text`, what is not is only noted.
+  bool skip(bool any_text = false);
+  /// Tells whether skip(any_text) passed over text that is not Unicode.
+  bool passed_bad_text() const { return passed_bad_text_; }
   /// Tells whether the document ended and only whitespace followed.
   bool finish();
 
@@ -65,6 +67,7 @@ class JsonScanner {
   bool fail(const char* what, Fault fault = Fault::kSyntax);
   void skip_space();
   bool read_name();
+  bool passes(const String& text, bool any_text);
 
   const char* begin_ = nullptr;
   const char* p_ = nullptr;
@@ -72,6 +75,7 @@ class JsonScanner {
   int depth_ = 0;
   int max_depth_ = 0;
   Fault fault_ = Fault::kNone;
+  bool passed_bad_text_ = false;
   const char* what_ = "";
   const char* where_ = nullptr;
   String name_;

@@ -30,9 +30,7 @@ bool take(std::string_view* text, char lower_or_same, char upper) {
 
 bool take(std::string_view* text, char c) { return take(text, c, c); }
 
-constexpr std::chrono::year_month_day day_at(int64_t days) {
-  return std::chrono::sys_days(std::chrono::days(days));
-}
+constexpr std::chrono::year_month_day day_at(int64_t days) { return std::chrono::sys_days(std::chrono::days(days)); }
 
 constexpr int64_t kFirstMs = std::chrono::sys_days(std::chrono::year(0) / 1 / 1).time_since_epoch().count() * kDayMs;
 constexpr int64_t kEndMs = std::chrono::sys_days(std::chrono::year(10000) / 1 / 1).time_since_epoch().count() * kDayMs;
@@ -120,8 +118,7 @@ std::optional<int64_t> parse_rfc3339_ms(std::string_view text) {
   const bool leap = second == 60;
   if (leap) ms = 999;
   const int64_t days = std::chrono::sys_days(date).time_since_epoch().count();
-  const int64_t result =
-      days * kDayMs + (hour * 60 + minute - zone_minutes) * kMinuteMs + (leap ? 59 : second) * kSecondMs + ms;
+  const int64_t result = days * kDayMs + (hour * 60 + minute - zone_minutes) * kMinuteMs + (leap ? 59 : second) * kSecondMs + ms;
   // Leap seconds are inserted before midnight UTC after the last day of a month, and nowhere else.
   if (leap && ((result + 1) % kDayMs != 0 || day_at((result + 1) / kDayMs).day() != std::chrono::day(1))) return std::nullopt;
   if (result < kFirstMs || result >= kEndMs) return std::nullopt;

@@ -28,7 +28,7 @@ const TopicSpec& topic_spec(Topic topic) {
   return spec;
 }
 
-int32_t partition_of(std::string_view key, int32_t count) {
+int32_t murmur2(std::string_view key) {
   constexpr uint32_t kMix = 0x5bd1e995;
   auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(key[i])); };
   uint32_t h = 0x9747b28c ^ static_cast<uint32_t>(key.size());
@@ -41,14 +41,25 @@ int32_t partition_of(std::string_view key, int32_t count) {
     h = (h * kMix) ^ k;
   }
   switch (key.size() - i) {
-    case 3: h ^= byte(i + 2) << 16; [[fallthrough]];
-    case 2: h ^= byte(i + 1) << 8; [[fallthrough]];
-    case 1: h ^= byte(i); h *= kMix;
+    case 3:
+      h ^= byte(i + 2) << 16;
+      [[fallthrough]];
+    case 2:
+      h ^= byte(i + 1) << 8;
+      [[fallthrough]];
+    case 1:
+      h ^= byte(i);
+      h *= kMix;
   }
   h ^= h >> 13;
   h *= kMix;
   h ^= h >> 15;
-  return static_cast<int32_t>((h & 0x7fffffff) % static_cast<uint32_t>(count));
+  return static_cast<int32_t>(h);
+}
+
+int32_t partition_of(std::string_view key, int32_t count) {
+  CHECK(count > 0);
+  return (murmur2(key) & 0x7fffffff) % count;
 }
 
 }  // namespace assay::schemas

@@ -16,7 +16,7 @@ enum class Partitions : uint8_t { kConfigured, kOne, kPerTask };
 
 struct TopicSpec {
   Topic topic;
-  std::string_view name;    // without prefix
+  std::string_view name;  // without prefix
   Partitions partitions;
   bool compacted;           // the last record of a key is enough
   bool retained_forever;    // replay needs it whole: config, manifests, audit
@@ -34,8 +34,11 @@ inline constexpr std::string_view kDlqSuffix = ".dlq";
 constexpr int64_t kMaxRecordBytes = 1048576;
 constexpr int64_t kMaxDeadLetterBytes = kMaxRecordBytes + 64 * 1024;
 
+/// Kafka's hash of a key. Source: org.apache.kafka.common.utils.Utils.murmur2.
+int32_t murmur2(std::string_view bytes);
+
 /// Kafka's default partitioner: murmur2 of the key, sign bit cleared, modulo the count.
-/// Requires: count > 0. Source: org.apache.kafka.common.utils.Utils.murmur2.
+/// Requires: count > 0.
 int32_t partition_of(std::string_view key, int32_t count);
 
 }  // namespace assay::schemas

@@ -22,6 +22,23 @@ inline bool has_high_byte(std::string_view text) {
   return (seen & 0x8080808080808080u) != 0;
 }
 
+/// Tells whether every byte is of 0x20..0x7E: nearly every id is, and then nothing else need be asked.
+inline bool printable_ascii(std::string_view text) {
+  // High bits of the bytes outside the range. A borrow or carry into a neighbour begins only at such a byte, so it changes no
+  // verdict.
+  auto outside = [](uint64_t word) { return (word - 0x2020202020202020u) | word | (word + 0x0101010101010101u); };
+  const char* p = text.data();
+  size_t n = text.size();
+  uint64_t word, seen = 0;
+  for (; n >= 8; p += 8, n -= 8) {
+    std::memcpy(&word, p, 8);
+    seen |= outside(word);
+  }
+  word = 0x2020202020202020u;
+  for (size_t i = 0; i < n; ++i) word = word << 8 | static_cast<unsigned char>(p[i]);
+  return ((seen | outside(word)) & 0x8080808080808080u) == 0;
+}
+
 /// Bytes of the valid UTF-8 sequence at the start of `text` (shortest form, no surrogates, at most U+10FFFF); 0: none.
 /// Requires: text not empty.
 size_t utf8_sequence(std::string_view text);

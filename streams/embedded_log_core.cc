@@ -26,7 +26,10 @@ Result<void> Core::open() {
   std::vector<uint64_t> ids;
   for (const std::string& name : names) {
     if (auto id = parse_segment_name(name)) ids.push_back(*id);
-    if (name.ends_with(".tmp") && !options_.read_only) TRY(files_->remove(dir_ + "/" + name));
+    if (options_.read_only) continue;
+    const bool lone_index =
+        name.ends_with(".index") && !std::binary_search(names.begin(), names.end(), name.substr(0, 20) + ".journal");
+    if (name.ends_with(".tmp") || lone_index) TRY(files_->remove(dir_ + "/" + name));
   }
   if (ids.empty()) {
     if (options_.read_only) return Error{Errc::kNotFound, "opening the log in " + dir_ + ": there is none"};

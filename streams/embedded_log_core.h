@@ -104,7 +104,10 @@ class Core {
     std::vector<CommitEntry> commits;
     std::vector<PlaceEntry> starts;
   };
-  using LastByKey = std::unordered_map<uint64_t, int64_t>;
+  struct KeyHash {
+    size_t operator()(UInt128 hash) const { return static_cast<size_t>(hash); }
+  };
+  using LastByKey = std::unordered_map<UInt128, int64_t, KeyHash>;  // hash of the key, the last offset that has it
 
   Error failure() const;
   void fail(const Error& error);

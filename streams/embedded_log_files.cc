@@ -140,12 +140,15 @@ Result<std::unique_ptr<DirectoryLock>> DirectoryLock::take(const std::string& di
   while (::flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return os_error("locking", path, errno);
+    // When it could be shared, its holders are readers, and the id in it is that of a writer that died.
+    const bool only_readers = !shared && ::flock(fd, LOCK_SH | LOCK_NB) == 0;
     char pid[32] = {};
-    ssize_t n = ::pread(fd, pid, sizeof pid - 1, 0);
+    ssize_t n = only_readers ? 0 : ::pread(fd, pid, sizeof pid - 1, 0);
     std::string holder = n > 0 ? "process " + std::string(pid, static_cast<size_t>(n)) : "processes that read it";
     return Error{Errc::kRefused, "opening the log in " + dir + ": it is held by " + holder};
   }
   if (!shared) {
+    lock->names_us_ = true;
     std::string pid = std::to_string(::getpid());
     if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
       return os_error("writing the process id into", path, errno);
@@ -155,9 +158,9 @@ Result<std::unique_ptr<DirectoryLock>> DirectoryLock::take(const std::string& di
 }
 
 DirectoryLock::~DirectoryLock() {
-  // A writer leaves no pid behind: readers that hold the lock later must not be taken for it. A reader's fd cannot write, and need
-  // not.
-  [[maybe_unused]] int ignored = ::ftruncate(fd_, 0);
+  // A writer leaves no pid behind: readers that hold the lock later must not be taken for it.
+  if (names_us_) [[maybe_unused]]
+    int ignored = ::ftruncate(fd_, 0);
   ::close(fd_);
 }
 

@@ -54,6 +54,7 @@ class DirectoryLock {
  private:
   explicit DirectoryLock(int fd) : fd_(fd) {}
   int fd_;
+  bool names_us_ = false;  // our process id is in it
 };
 
 /// Creates the directory and its parents, durably.

@@ -335,6 +335,9 @@ Result<std::vector<PieceSummary>> read_index_pieces(const File& file, const Segm
   if (take.number<uint64_t>() != xxh3_64(std::string_view(bytes).substr(0, table_bytes))) {
     return index_error(segment, "the checksum of its table does not match");
   }
+  uint64_t whole = table_bytes + 8;
+  for (const PieceSummary& piece : pieces) whole += piece.batches * kBatchEntryBytes + 8;
+  if (whole != size) return index_error(segment, "it is cut");
   return pieces;
 }
 

@@ -11,5 +11,9 @@ void register_config(Command& root);
 void register_topics(Command& root);
 void register_dlq(Command& root);
 void register_doctor(Command& root);
+void register_run(Command& root);
+void register_queries(Command& root);
+void register_audit(Command& root);
+void register_replay(Command& root);
 
 }  // namespace assay::tools

@@ -1,0 +1,80 @@
+#include "processors/exact.h"
+
+#include <boost/multiprecision/cpp_int.hpp>
+#include <cmath>
+
+namespace assay::processors {
+namespace {
+
+using Big = boost::multiprecision::cpp_int;
+
+Big to_big(UInt128 v) { return (Big(static_cast<uint64_t>(v >> 64)) << 64) + static_cast<uint64_t>(v); }
+
+/// The double nearest to numerator / denominator, ties to even. Requires: numerator >= 0, denominator > 0, a normal result.
+double nearest_double(Big numerator, Big denominator) {
+  if (numerator == 0) return 0;
+  // Scale so that the quotient has 55 or 56 bits: 53 for the result, at least two that decide the rounding; the
+  // remainder only says whether anything follows them.
+  const int shift = 55 - (static_cast<int>(msb(numerator)) - static_cast<int>(msb(denominator)));
+  if (shift > 0)
+    numerator <<= static_cast<unsigned>(shift);
+  else
+    denominator <<= static_cast<unsigned>(-shift);
+  Big quotient, remainder;
+  divide_qr(numerator, denominator, quotient, remainder);
+  auto bits = static_cast<uint64_t>(quotient);
+  const int excess = 64 - __builtin_clzll(bits) - 53;
+  const uint64_t mask = (uint64_t{1} << excess) - 1;
+  const uint64_t half = uint64_t{1} << (excess - 1);
+  const uint64_t rest = bits & mask;
+  uint64_t mantissa = bits >> excess;
+  if (rest > half || (rest == half && (remainder != 0 || (mantissa & 1) != 0))) ++mantissa;
+  return std::ldexp(static_cast<double>(mantissa), excess - shift);
+}
+
+}  // namespace
+
+double Moments::mean() const {
+  CHECK(count > 0);
+  const UInt128 magnitude = sum < 0 ? -static_cast<UInt128>(sum) : static_cast<UInt128>(sum);
+  const double value = nearest_double(to_big(magnitude), Big(count) * 1000000);
+  return sum < 0 ? -value : value;
+}
+
+std::optional<double> Moments::variance() const {
+  if (count < 2) return std::nullopt;
+  const UInt128 magnitude = sum < 0 ? -static_cast<UInt128>(sum) : static_cast<UInt128>(sum);
+  const Big squares = (Big(sum_squares.high) << 128) + to_big(sum_squares.low);
+  const Big total = to_big(magnitude);
+  return nearest_double(Big(count) * squares - total * total, Big(count) * (count - 1) * 1000000000000);
+}
+
+double from_micro(int64_t micro) {
+  const uint64_t magnitude = micro < 0 ? -static_cast<uint64_t>(micro) : static_cast<uint64_t>(micro);
+  if (magnitude < (uint64_t{1} << 53)) return static_cast<double>(micro) / 1e6;  // both exact: the quotient is correctly rounded
+  const double value = nearest_double(Big(magnitude), Big(1000000));
+  return micro < 0 ? -value : value;
+}
+
+double round9(double x) {
+  if (x == 0 || !std::isfinite(x)) return x == 0 ? 0.0 : x;
+  int exponent = 0;
+  const double fraction = std::frexp(std::fabs(x), &exponent);
+  const auto mantissa = static_cast<uint64_t>(std::ldexp(fraction, 53));
+  const int shift = 53 - exponent;  // x = mantissa / 2^shift
+  UInt128 scaled = static_cast<UInt128>(mantissa) * 1000000000u;
+  UInt128 units = 0;
+  if (shift <= 0) return x;  // an integer
+  if (shift < 127) {
+    units = scaled >> shift;
+    const UInt128 rest = scaled & ((static_cast<UInt128>(1) << shift) - 1);
+    const UInt128 half = static_cast<UInt128>(1) << (shift - 1);
+    if (rest > half || (rest == half && (units & 1) != 0)) ++units;
+  }
+  // units < 2^53 for the scores in [0, 1] this serves; larger values keep their nearest double.
+  const double value = units < (static_cast<UInt128>(1) << 53) ? static_cast<double>(static_cast<uint64_t>(units)) / 1e9
+                                                               : nearest_double(to_big(units), Big(1000000000));
+  return x < 0 ? -value : value;
+}
+
+}  // namespace assay::processors

@@ -1,0 +1,68 @@
+#include "replay/audit_parity.h"
+
+#include "processors/audit_chain.h"
+
+namespace assay::replay {
+namespace {
+
+/// Rows of the chain as the topic makes them, one at a time.
+class FoldedChain {
+ public:
+  FoldedChain(streams::LogReader& reader, Offset end) : reader_(reader), end_(end) {}
+
+  Result<std::optional<processors::AuditRow>> next() {
+    for (;;) {
+      while (used_ < fetch_.records.size()) {
+        const RecordView& record = fetch_.records[used_++];
+        std::optional<processors::WriterStamp> stamp;
+        if (auto text = record.header(kHeaderWriter))
+          if (auto parsed = streams::WriterStamp::parse(*text))
+            stamp = processors::WriterStamp{std::string(parsed->writer), static_cast<uint64_t>(parsed->n)};
+        auto step = processors::fold_audit_record(record, stamp, state_);
+        if (auto* row = std::get_if<processors::AuditRow>(&step)) return std::optional<processors::AuditRow>(std::move(*row));
+        if (auto* gap = std::get_if<processors::InputGap>(&step))
+          return Error{Errc::kIncomplete, "INPUT_GAP: folding audit-events at offset " + std::to_string(record.offset.value) + ": writer " + gap->writer +
+                                              " continues with record " + std::to_string(gap->found) + " instead of " + std::to_string(gap->expected)};
+      }
+      if (fetch_.next >= end_) return std::optional<processors::AuditRow>();
+      TRY_ASSIGN(auto fetch, reader_.poll(streams::Milliseconds(1000), 5000));
+      if (!fetch) continue;
+      fetch_ = std::move(*fetch);
+      used_ = 0;
+    }
+  }
+
+ private:
+  streams::LogReader& reader_;
+  Offset end_;
+  streams::Fetch fetch_;
+  size_t used_ = 0;
+  processors::ChainState state_;
+};
+
+}  // namespace
+
+Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain) {
+  const TopicPartition tp{names.full(Topic::kAudit), 0};
+  TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
+  if (range.start > Offset(0)) return Error{Errc::kIncomplete, to_string(tp) + " begins at " + std::to_string(range.start.value) + ": the chain cannot be folded from its start"};
+  TRY_ASSIGN(auto reader, log.open_reader({{tp, range.start}}));
+  FoldedChain folded(*reader, range.end);
+  int64_t rows = 0;
+  for (;;) {
+    TRY_ASSIGN(auto lines, chain.lines());
+    if (lines.empty()) return rows;
+    for (const streams::StoredLine& line : lines) {
+      TRY_ASSIGN(streams::SignedRow stored, streams::parse_audit_line(line.text));
+      TRY_ASSIGN(auto row, folded.next());
+      if (!row) return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has no record in " + to_string(tp)};
+      stored.row.sequence = row->sequence;  // a line does not carry it
+      if (!(stored.row == *row))
+        return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has hash " + to_hex(as_bytes(stored.row.hash)) + "; folded again it is " + row->id +
+                                        " with hash " + to_hex(as_bytes(row->hash))};
+      ++rows;
+    }
+  }
+}
+
+}  // namespace assay::replay

@@ -1,0 +1,218 @@
+#include "replay/replayer.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "streams/task.h"
+
+namespace assay::replay {
+namespace {
+
+using streams::Fold;
+using streams::Manifest;
+using streams::TaskSpec;
+
+/// What one output record must be like, in 16 bytes.
+UInt128 fingerprint(std::string_view id, const std::optional<std::string_view>& key, const std::optional<std::string_view>& value) {
+  std::string text;
+  for (auto part : {std::optional<std::string_view>(id), key, value}) {
+    text += part ? std::to_string(part->size()) + ":" : "-";
+    if (part) text += *part;
+  }
+  return xxh3_128(text);
+}
+
+/// The records that tasks have written, found by writer and counter. 16 bytes a record.
+class WrittenRecords {
+ public:
+  explicit WrittenRecords(const streams::TopicNames& names) : names_(names) {}
+
+  Result<void> scan(streams::Log& log, const TopicPartition& tp) {
+    TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
+    TRY_ASSIGN(auto reader, log.open_reader({{tp, range.start}}));
+    for (Offset at = range.start; at < range.end;) {
+      TRY_ASSIGN(auto fetch, reader->poll(streams::Milliseconds(1000), 5000));
+      if (!fetch) continue;
+      for (const RecordView& record : fetch->records) {
+        auto text = record.header(kHeaderWriter);
+        auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
+        if (!stamp) continue;
+        // A record written twice (a lost answer) has the same counter; readers drop the second, so the first stands.
+        auto& written = by_writer_[to_string(TopicPartition{std::string(names_.bare(tp.topic)), tp.partition}) + "|" + std::string(stamp->writer)];
+        written.try_emplace(stamp->n, fingerprint(record.header(kHeaderId).value_or(""), record.key, record.value));
+      }
+      at = fetch->next;
+    }
+    return {};
+  }
+
+  const UInt128* find(const std::string& place_and_writer, int64_t n) const {
+    auto writer = by_writer_.find(place_and_writer);
+    if (writer == by_writer_.end()) return nullptr;
+    auto record = writer->second.find(n);
+    return record == writer->second.end() ? nullptr : &record->second;
+  }
+
+ private:
+  const streams::TopicNames& names_;
+  std::unordered_map<std::string, std::unordered_map<int64_t, UInt128>> by_writer_;
+};
+
+std::optional<std::string_view> view(const std::optional<std::string>& s) { return s ? std::optional<std::string_view>(*s) : std::nullopt; }
+
+/// Topics whose old records may be gone by design: compaction keeps only the newest of a key.
+bool may_be_compacted(const streams::TopicNames& names, const TopicPartition& tp) {
+  for (const TopicSpec& spec : topic_catalogue())
+    if (spec.compacted && names.full(spec.topic) == tp.topic) return true;
+  return false;
+}
+
+Result<int64_t> check_outputs(const streams::Commit& commit, const streams::TopicNames& names, const WrittenRecords& written) {
+  int64_t checked = 0;
+  for (const OutRecord& record : commit.transaction.records) {
+    const Header* stamp_header = nullptr;
+    std::string_view id;
+    for (const Header& h : record.headers) {
+      if (h.name == kHeaderWriter) stamp_header = &h;
+      if (h.name == kHeaderId && h.value) id = *h.value;
+    }
+    if (stamp_header == nullptr) continue;  // the manifest itself, compared by its hash
+    auto stamp = streams::WriterStamp::parse(*stamp_header->value);
+    CHECK(stamp.has_value());
+    const TopicPartition place{std::string(names.bare(record.to.topic)), record.to.partition};
+    const UInt128* on_log = written.find(to_string(place) + "|" + std::string(stamp->writer), stamp->n);
+    const std::string which = "record " + std::to_string(stamp->n) + " of " + std::string(stamp->writer) + " on " + to_string(place) + " (manifest " +
+                              std::to_string(commit.manifest.sequence) + ")";
+    if (on_log == nullptr) {
+      if (may_be_compacted(names, record.to)) continue;
+      return Error{Errc::kIncomplete, "comparing outputs: " + which + " is not on the log"};
+    }
+    if (*on_log != fingerprint(id, view(record.key), view(record.value)))
+      return Error{Errc::kParity, "comparing outputs: " + which + " differs from the log: folded again its value is " +
+                                      record.value.value_or("(none)").substr(0, 400)};
+    ++checked;
+  }
+  return checked;
+}
+
+}  // namespace
+
+Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores, const ReplayOptions& options) {
+  const streams::TopicNames& names = options.names;
+  struct Work {
+    TaskSpec spec;
+    std::vector<std::pair<Offset, Manifest>> manifests;
+    ReplayedTask result;
+  };
+  std::vector<Work> work;
+  int64_t total = 0;
+  for (const streams::ProcessorPlan& plan : streams::topology(names, options.scoring)) {
+    for (int32_t p = 0; p < plan.task_count(names); ++p) {
+      Work w;
+      w.spec = plan.task(p);
+      const TopicPartition tp{names.full(Topic::kManifests), w.spec.manifest_partition};
+      TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
+      if (range.end > range.start) {
+        TRY_ASSIGN(w.manifests, streams::read_manifests(log, names, w.spec, 0, range.start, range.end - 1));
+      }
+      if (options.until) std::erase_if(w.manifests, [&](const auto& m) { return m.second.instant > *options.until; });
+      for (const auto& [offset, manifest] : w.manifests) total += manifest.delivered;
+      w.result.task = w.spec.name;
+      work.push_back(std::move(w));
+    }
+  }
+
+  WrittenRecords written(names);
+  if (options.check_outputs) {
+    std::map<TopicPartition, bool> scanned;
+    for (const Work& w : work)
+      for (const auto& [offset, manifest] : w.manifests)
+        for (const streams::OutputCount& output : manifest.outputs) {
+          const TopicPartition tp{names.full(output.tp.topic), output.tp.partition};
+          if (!std::exchange(scanned[tp], true)) TRY(written.scan(log, tp));
+        }
+  }
+
+  std::atomic<size_t> next{0};
+  std::atomic<int64_t> done{0};
+  std::mutex mutex;
+  std::optional<Error> failure;  // under mutex
+  auto replay_one = [&](Work& w) -> Result<void> {
+    TRY_ASSIGN(auto store, stores(w.spec.name));
+    TRY_ASSIGN(auto fold, Fold::open(w.spec, names, *store));
+    if (fold->meta().sequence != 0)
+      return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh (manifest " + std::to_string(fold->meta().sequence) + ")"};
+    if (!w.manifests.empty())
+      for (const streams::InputRange& range : w.manifests.front().second.ranges)
+        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
+    for (const auto& [offset, manifest] : w.manifests) {
+      {
+        std::lock_guard lock(mutex);
+        if (failure) return {};
+      }
+      for (const streams::InputRange& range : manifest.ranges)
+        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
+      TRY_ASSIGN(streams::Commit commit, streams::refold(log, names, *fold, manifest, Manifest::hash(manifest.encode())));
+      if (options.check_outputs) {
+        TRY_ASSIGN(int64_t checked, check_outputs(commit, names, written));
+        w.result.outputs += checked;
+      }
+      TRY(fold->persist(commit, offset));
+      ++w.result.manifests;
+      w.result.delivered += manifest.delivered;
+      const int64_t so_far = done += manifest.delivered;
+      if (options.progress) options.progress(so_far, total);
+    }
+    w.result.digest = fold->meta().digest;
+    return {};
+  };
+  auto worker = [&] {
+    for (size_t i = next++; i < work.size(); i = next++)
+      if (auto result = replay_one(work[i]); !result) {
+        std::lock_guard lock(mutex);
+        if (!failure) failure = result.error();
+      }
+  };
+  const unsigned threads = options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  std::vector<std::thread> pool;
+  for (unsigned t = 1; t < threads; ++t) pool.emplace_back(worker);
+  worker();
+  for (std::thread& t : pool) t.join();
+  if (failure) return *failure;
+
+  std::vector<ReplayedTask> out;
+  for (Work& w : work) out.push_back(w.result);
+  return out;
+}
+
+Result<void> compare_stores(const std::string& task, const state::Reader& rebuilt, const state::Reader& running) {
+  TRY_ASSIGN(streams::TaskMeta a, streams::read_meta(rebuilt));
+  TRY_ASSIGN(streams::TaskMeta b, streams::read_meta(running));
+  if (a.sequence != b.sequence)
+    return Error{Errc::kIncomplete, "comparing " + task + ": rebuilt up to manifest " + std::to_string(a.sequence) + ", running at " +
+                                        std::to_string(b.sequence)};
+  if (a.digest == b.digest) return {};
+  std::map<std::string, std::string> rows;
+  TRY(rebuilt.scan("", [&](std::string_view key, std::string_view value) {
+    if (key != streams::kMetaKey) rows.emplace(key, value);
+    return true;
+  }));
+  std::string difference;
+  TRY(running.scan("", [&](std::string_view key, std::string_view value) {
+    if (key == streams::kMetaKey) return true;
+    auto it = rows.find(std::string(key));
+    if (it == rows.end())
+      difference = "key " + to_hex(key) + " is only in the running store";
+    else if (it->second != value)
+      difference = "key " + to_hex(key) + " is " + to_hex(it->second) + " rebuilt and " + to_hex(value) + " running";
+    if (it != rows.end()) rows.erase(it);
+    return difference.empty();
+  }));
+  if (difference.empty() && !rows.empty()) difference = "key " + to_hex(rows.begin()->first) + " is only in the rebuilt store";
+  return Error{Errc::kParity, "comparing " + task + ": digest " + a.digest.hex() + " rebuilt, " + b.digest.hex() + " running; " + difference};
+}
+
+}  // namespace assay::replay

@@ -1,0 +1,46 @@
+// Rebuilds the stores of all tasks from a log by their manifests, and proves each step.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "replay/base.h"
+#include "streams/log.h"
+#include "streams/pipeline.h"
+#include "streams/topology.h"
+
+namespace assay::replay {
+
+struct ReplayOptions {
+  streams::TopicNames names;
+  processors::ScoringOptions scoring;
+  std::optional<WallTime> until;   // behaviour: manifests of a later instant are left out
+  bool check_outputs = true;       // behaviour: compare every output record with the one on the log
+  unsigned threads = 0;            // performance; 0: one per core
+  /// Told after each manifest, from any thread: records delivered so far over all tasks, and how many there will be.
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+struct ReplayedTask {
+  std::string task;
+  int64_t manifests = 0;
+  int64_t delivered = 0;
+  int64_t outputs = 0;   // records compared with the log
+  state::Digest digest;
+};
+
+/// Folds every manifest of every task again into fresh stores. Each commit's digest, output hash and manifest hash must come out
+/// as the log has them, and, with check_outputs, each output record byte for byte.
+/// Errors: kParity naming the first difference (task, manifest, record); kIncomplete when records or manifests are gone;
+/// kRefused when a store is not fresh.
+Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores, const ReplayOptions& options);
+
+/// Compares rebuilt stores with those of the running system, row by row where the digests differ.
+/// Only commits that both have are compared: a running system goes on. Errors: kParity naming task, key and both values.
+Result<void> compare_stores(const std::string& task, const state::Reader& rebuilt, const state::Reader& running);
+
+}  // namespace assay::replay

@@ -1,0 +1,440 @@
+#include "streams/audit_archive.h"
+
+#include <algorithm>
+#include <deque>
+#include <filesystem>
+#include <utility>
+
+#include "schemas/json_parse.h"
+#include "schemas/time.h"
+#include "streams/archive_files.h"
+#include "streams/gzip.h"
+
+namespace assay::streams {
+namespace {
+
+using processors::ChainState;
+
+constexpr std::string_view kFormat = "assay-audit-archive/1";
+constexpr std::string_view kManifestName = "manifest.json";
+constexpr std::string_view kSignersName = "signers.json";
+constexpr std::string_view kRowsFolder = "audit-events";
+constexpr size_t kLinesPerBlock = 512;
+
+Error bad_manifest(std::string_view what) { return {Errc::kCorrupt, "reading a manifest: " + std::string(what)}; }
+
+/// "audit-events/2026/05/01/" of an instant.
+std::string folder_of(int64_t created_at_us) {
+  std::string day = format_rfc3339_us(created_at_us).substr(0, 10);
+  std::ranges::replace(day, '-', '/');
+  return std::string(kRowsFolder) + "/" + day + "/";
+}
+
+std::string file_name(const std::string& folder, int64_t first, int64_t last) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%012lld-%012lld.jsonl.gz", static_cast<long long>(first), static_cast<long long>(last));
+  return folder + text;
+}
+
+std::string folder_part(const std::string& name) { return name.substr(0, name.rfind('/') + 1); }
+
+/// Rows on their way into one file.
+struct Chunk {
+  std::string folder;
+  int64_t first_sequence = 0;
+  int64_t rows = 0;
+  std::string text;  // lines
+  std::string first_hash, last_hash;
+};
+
+/// Cuts rows into files: by day of created_at, by count, by size.
+class Cutter {
+ public:
+  explicit Cutter(const ArchiveOptions& options) : options_(options) {}
+
+  void add(int64_t created_at_us, int64_t sequence, std::string hash, std::string_view line) {
+    const int64_t day = floor_to(created_at_us, kDayMs * 1000);
+    if (chunks.empty() || day != day_ || chunks.back().rows >= options_.file_rows_max ||
+        std::ssize(chunks.back().text) + std::ssize(line) >= options_.file_raw_bytes_max) {
+      if (chunks.empty() || day != day_) folder_ = folder_of(created_at_us);
+      day_ = day;
+      chunks.push_back({folder_, sequence, 0, {}, hash, {}});
+    }
+    Chunk& chunk = chunks.back();
+    ++chunk.rows;
+    chunk.text += line;
+    chunk.text += '\n';
+    chunk.last_hash = std::move(hash);
+  }
+
+  std::deque<Chunk> chunks;
+
+ private:
+  const ArchiveOptions& options_;
+  int64_t day_ = 0;
+  std::string folder_;
+};
+
+/// The files, manifest and registry of one directory, changed only in steps that a crash cannot tear.
+class Archive {
+ public:
+  Archive(std::string dir, const ArchiveOptions& options) : dir_(std::move(dir)), options_(options) {}
+
+  Result<void> step(const std::string& what) const { return options_.before_step ? options_.before_step(what) : Result<void>(); }
+
+  /// Writes a chunk to its file. Nobody sees it before publish().
+  Result<ArchiveFile> write(const Chunk& chunk) const {
+    ArchiveFile file;
+    file.name = file_name(chunk.folder, chunk.first_sequence, chunk.first_sequence + chunk.rows - 1);
+    const std::string packed = gzip(chunk.text);
+    file.first_sequence = chunk.first_sequence;
+    file.rows = chunk.rows;
+    file.size_bytes = std::ssize(packed);
+    file.raw_size_bytes = std::ssize(chunk.text);
+    file.first_hash = chunk.first_hash;
+    file.last_hash = chunk.last_hash;
+    file.sha256 = to_hex(as_bytes(sha256(packed)));
+    TRY(step("write " + file.name));
+    TRY(write_file(dir_, file.name, packed, options_.sync));
+    return file;
+  }
+
+  /// Signs the manifest and puts it in the place of the old one: from here on its files count.
+  Result<void> publish(ArchiveManifest& manifest, Signer& signer) const {
+    manifest.signer = signer.key();
+    TRY_ASSIGN(std::string signature, signer.sign(manifest.digest()));
+    manifest.signature = to_base64(signature);
+    TRY(step("publish"));
+    return replace_file(dir_, std::string(kManifestName), manifest.to_json(), options_.sync);
+  }
+
+  Result<void> write_signers(const SignerRegistry& registry, ArchiveManifest& manifest) const {
+    const std::string text = registry.to_json();
+    manifest.signers_sha256 = to_hex(as_bytes(sha256(text)));
+    TRY(step("signers"));
+    return replace_file(dir_, std::string(kSignersName), text, options_.sync);
+  }
+
+ private:
+  std::string dir_;
+  const ArchiveOptions& options_;
+};
+
+class ArchiveSink : public AuditSink {
+ public:
+  ArchiveSink(std::string dir, std::shared_ptr<Signer> signer, ArchiveOptions options, DirectoryLock lock)
+      : dir_(std::move(dir)), signer_(std::move(signer)), options_(std::move(options)), lock_(std::move(lock)), archive_(dir_, options_) {}
+
+  std::string describe() const override { return "archive in " + dir_; }
+
+  Result<ChainState> take_over(const SignerKey& signer) override {
+    CHECK(signer == signer_->key());
+    Result<ArchiveManifest> manifest = read_archive_manifest(dir_);
+    if (manifest) {
+      manifest_ = std::move(manifest).value();
+      if (manifest_.head.next_offset.value < 0)
+        return Error{Errc::kRefused, "continuing the chain in " + dir_ + ": it is an export that does not know its place in the log"};
+    } else if (manifest.error().code == Errc::kIncomplete) {
+      TRY(refuse_rows_without_manifest());
+      manifest_ = {};
+    } else {
+      return manifest.error();
+    }
+    TRY(remove_leftovers());
+    TRY(note_signer(signer));
+    return manifest_.head;
+  }
+
+  Result<void> append(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    if (manifest_.head == after) return {};  // stored when it was called before
+    CHECK(manifest_.head == before);
+    Cutter cutter(options_);
+    for (const SignedRow& row : rows)
+      cutter.add(row.row.created_at_us, row.row.sequence, to_hex(as_bytes(row.row.hash)), audit_line(row));
+
+    ArchiveManifest next = manifest_;
+    std::vector<std::string> merged;
+    if (!cutter.chunks.empty()) TRY(merge_small_files(cutter.chunks.front(), next, merged));
+    for (const Chunk& chunk : cutter.chunks) {
+      TRY_ASSIGN(ArchiveFile file, archive_.write(chunk));
+      next.files.push_back(std::move(file));
+    }
+    next.head = after;
+    TRY(archive_.publish(next, *signer_));
+    manifest_ = std::move(next);
+    for (const std::string& name : merged) {
+      TRY(archive_.step("remove " + name));
+      (void)remove_file(dir_, name);  // what stays is a leftover, removed at the next start
+    }
+    return {};
+  }
+
+ private:
+  /// Takes the files before the chunk into it while they are no larger than it: each row is rewritten a few times at most,
+  /// and a day ends up with few files, whatever the size of the batches.
+  Result<void> merge_small_files(Chunk& chunk, ArchiveManifest& next, std::vector<std::string>& merged) {
+    while (!next.files.empty()) {
+      const ArchiveFile& last = next.files.back();
+      if (folder_part(last.name) != chunk.folder || last.rows > chunk.rows || last.rows + chunk.rows > options_.file_rows_max ||
+          last.raw_size_bytes + std::ssize(chunk.text) > options_.file_raw_bytes_max)
+        break;
+      Result<MappedFile> file = MappedFile::open(dir_ + "/" + last.name);
+      if (!file) return Error{Errc::kCorrupt, "merging archive files: " + file.error().message};
+      if (to_hex(as_bytes(sha256(file->bytes()))) != last.sha256)
+        return Error{Errc::kTampered, "merging " + dir_ + "/" + last.name + ": its SHA-256 is not the manifest's"};
+      std::string text;
+      TRY(gunzip(file->bytes(), [&](std::string_view part) -> Result<void> {
+        text += part;
+        return {};
+      }));
+      chunk.text.insert(0, text);
+      chunk.first_sequence = last.first_sequence;
+      chunk.rows += last.rows;
+      chunk.first_hash = last.first_hash;
+      merged.push_back(last.name);
+      next.files.pop_back();
+    }
+    return {};
+  }
+
+  Result<void> refuse_rows_without_manifest() const {
+    Result<std::vector<std::string>> rows = list_files(dir_ + "/" + std::string(kRowsFolder));
+    if (!rows && rows.error().code == Errc::kNotFound) return {};
+    if (!rows) return rows.error();
+    if (rows->empty()) return {};
+    return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": there are rows (" + rows->front() + ") but no manifest.json"};
+  }
+
+  Result<void> remove_leftovers() const {
+    TRY_ASSIGN(std::vector<std::string> names, list_files(dir_));
+    for (const std::string& name : names) {
+      const bool ours = name.starts_with(std::string(kRowsFolder) + "/") || name == std::string(kManifestName) + ".tmp" ||
+                        name == std::string(kSignersName) + ".tmp";
+      const bool named = std::ranges::find(manifest_.files, name, &ArchiveFile::name) != manifest_.files.end();
+      if (ours && !named) TRY(remove_file(dir_, name));
+    }
+    for (const ArchiveFile& file : manifest_.files)
+      if (!std::ranges::binary_search(names, file.name))
+        return Error{Errc::kIncomplete, "continuing the chain in " + dir_ + ": " + file.name + " is missing"};
+    return {};
+  }
+
+  /// A crash may have left a registry that is one signer (ours) ahead of the manifest; any other difference is tampering.
+  Result<void> refuse_foreign_registry(const SignerRegistry& registry, std::string_view text, const SignerKey& signer) const {
+    if (to_hex(as_bytes(sha256(text))) == manifest_.signers_sha256) return {};
+    SignerRegistry before;
+    for (const auto& [id, entry] : registry.entries())
+      if (entry.key != signer) TRY(before.add(entry));
+    if (to_hex(as_bytes(sha256(before.to_json()))) == manifest_.signers_sha256) return {};
+    return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": the SHA-256 of signers.json is not the manifest's"};
+  }
+
+  /// Sees to it that the registry has the signer, and that the manifest at hand is one this registry stands for.
+  Result<void> note_signer(const SignerKey& signer) {
+    SignerRegistry registry;
+    Result<MappedFile> file = MappedFile::open(dir_ + "/" + std::string(kSignersName));
+    if (file) {
+      TRY_ASSIGN(registry, SignerRegistry::parse(file->bytes()));
+    } else if (file.error().code != Errc::kNotFound || !manifest_.files.empty()) {
+      return Error{Errc::kIncomplete, "continuing the chain in " + dir_ + ": " + file.error().message};
+    }
+    if (!manifest_.signature.empty()) {
+      TRY(refuse_foreign_registry(registry, file ? file->bytes() : std::string_view{}, signer));
+      if (auto fault = registry.check(manifest_.signer.signer_id, std::max<int64_t>(manifest_.head.sequence, 1), manifest_.digest(),
+                                      manifest_.signature))
+        return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": manifest.json: " + *fault};
+    }
+    const SignerEntry* known = registry.find(signer.signer_id);
+    if (known == nullptr || known->key != signer) TRY(registry.add({signer, {}, {}, false}));
+    const std::string text = registry.to_json();
+    if (file && file->bytes() == text && manifest_.signers_sha256 == to_hex(as_bytes(sha256(text)))) return {};
+    TRY(archive_.write_signers(registry, manifest_));
+    return archive_.publish(manifest_, *signer_);
+  }
+
+  std::string dir_;
+  std::shared_ptr<Signer> signer_;
+  ArchiveOptions options_;
+  DirectoryLock lock_;
+  Archive archive_;
+  ArchiveManifest manifest_;
+};
+
+/// Gives the lines of the files that a manifest names, one file in memory at a time.
+class ArchiveLines {
+ public:
+  ArchiveLines(std::string dir, std::vector<ArchiveFile> files) : dir_(std::move(dir)), files_(std::move(files)) {}
+
+  Result<std::vector<StoredLine>> next() {
+    while (taken_ == text_.size() && file_ < files_.size()) TRY(load(files_[file_++].name));
+    std::vector<StoredLine> block;
+    while (block.size() < kLinesPerBlock && taken_ < text_.size()) {
+      const size_t end = std::min(text_.find('\n', taken_), text_.size());
+      block.push_back({text_.substr(taken_, end - taken_), name_ + ":" + std::to_string(++line_)});
+      taken_ = std::min(end + 1, text_.size());
+    }
+    return block;
+  }
+
+ private:
+  Result<void> load(const std::string& name) {
+    text_.clear();
+    taken_ = 0;
+    name_ = name;
+    line_ = 0;
+    Result<MappedFile> file = MappedFile::open(dir_ + "/" + name);
+    if (!file) return Error{Errc::kIncomplete, "reading an archive: " + file.error().message};
+    return gunzip(file->bytes(), [&](std::string_view part) -> Result<void> {
+      text_ += part;
+      return {};
+    });
+  }
+
+  std::string dir_;
+  std::vector<ArchiveFile> files_;
+  size_t file_ = 0, taken_ = 0;
+  std::string text_, name_;
+  int64_t line_ = 0;
+};
+
+Json file_to_json(const ArchiveFile& file) {
+  Json out = Json::object();
+  out.set("bytes", file.size_bytes).set("firstHash", file.first_hash).set("firstSequence", std::to_string(file.first_sequence));
+  out.set("lastHash", file.last_hash).set("name", file.name).set("rawBytes", file.raw_size_bytes).set("rows", file.rows);
+  out.set("sha256", file.sha256);
+  return out;
+}
+
+/// A whole number as our own documents hold it; anything else becomes -1, which the comparison of texts then refuses.
+int64_t whole(const Json& document, std::string_view name) {
+  const double value = document.number_or(name, -1);
+  return value >= 0 && value <= 9007199254740992.0 ? static_cast<int64_t>(value) : -1;
+}
+
+ArchiveFile file_from_json(const Json& document) {
+  ArchiveFile file;
+  file.name = document.string_or("name", "");
+  const std::string first(document.string_or("firstSequence", ""));
+  file.first_sequence = std::strtoll(first.c_str(), nullptr, 10);
+  file.rows = whole(document, "rows");
+  file.size_bytes = whole(document, "bytes");
+  file.raw_size_bytes = whole(document, "rawBytes");
+  file.first_hash = document.string_or("firstHash", "");
+  file.last_hash = document.string_or("lastHash", "");
+  file.sha256 = document.string_or("sha256", "");
+  return file;
+}
+
+}  // namespace
+
+std::string ArchiveManifest::to_json(bool with_signature) const {
+  Json list = Json::array();
+  for (const ArchiveFile& file : files) list.push_back(file_to_json(file));
+  Json out = Json::object();
+  out.set("files", std::move(list)).set("format", kFormat).set("head", processors::chain_state_to_json(head));
+  out.set("rows", std::to_string(head.sequence));
+  out.set("firstHash", files.empty() ? Json() : Json(files.front().first_hash));
+  out.set("lastHash", files.empty() ? Json() : Json(files.back().last_hash));
+  out.set("signer", Json::object().set("signerId", signer.signer_id).set("publicKey", signer.public_key).set("algorithm", signer.algorithm));
+  out.set("signers", Json::object().set("name", kSignersName).set("sha256", signers_sha256));
+  if (with_signature) out.set("signature", signature);
+  return canonical(out) + "\n";
+}
+
+Result<ArchiveManifest> ArchiveManifest::parse(std::string_view text) {
+  if (text.empty()) return bad_manifest("it is empty");
+  Result<Json> document = parse_json(text);
+  if (!document) return bad_manifest(document.error().message);
+  if (document->string_or("format", "") != kFormat) return bad_manifest("its format is not " + std::string(kFormat));
+  ArchiveManifest manifest;
+  const Json *files = document->find("files"), *head = document->find("head"), *signer = document->find("signer"),
+             *signers = document->find("signers");
+  if (files == nullptr || !files->is_array() || head == nullptr || signer == nullptr || signers == nullptr)
+    return bad_manifest("a member is missing");
+  for (const Json& file : files->as_array()) manifest.files.push_back(file_from_json(file));
+  TRY_ASSIGN(manifest.head, processors::chain_state_from_json(*head));
+  manifest.signers_sha256 = signers->string_or("sha256", "");
+  manifest.signer = {std::string(signer->string_or("signerId", "")), std::string(signer->string_or("publicKey", "")),
+                     std::string(signer->string_or("algorithm", ""))};
+  manifest.signature = document->string_or("signature", "");
+  // One comparison instead of a check for each member: whatever was not understood does not come out again.
+  if (manifest.to_json() != text) return bad_manifest("a byte of it is not as this program writes it");
+  return manifest;
+}
+
+Sha256Digest ArchiveManifest::digest() const { return sha256("assay audit archive manifest\n", to_json(false)); }
+
+Result<ArchiveManifest> read_archive_manifest(const std::string& dir) {
+  Result<MappedFile> file = MappedFile::open(dir + "/" + std::string(kManifestName));
+  if (!file) {
+    const bool missing = file.error().code == Errc::kNotFound;
+    return Error{missing ? Errc::kIncomplete : Errc::kUnexpected, "reading an archive: " + file.error().message};
+  }
+  Result<ArchiveManifest> manifest = ArchiveManifest::parse(file->bytes());
+  if (!manifest) return Error{manifest.error().code, manifest.error().message + " (" + dir + "/" + std::string(kManifestName) + ")"};
+  return manifest;
+}
+
+Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer, const ArchiveOptions& options) {
+  TRY_ASSIGN(DirectoryLock lock, DirectoryLock::take(dir));
+  return std::unique_ptr<AuditSink>(std::make_unique<ArchiveSink>(dir, std::move(signer), options, std::move(lock)));
+}
+
+Result<StoredChain> open_archive_chain(const std::string& dir) {
+  TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
+  StoredChain chain;
+  TRY_ASSIGN(chain.signers, SignerRegistry::load(dir + "/" + std::string(kSignersName)));
+  chain.head = manifest.head;
+  chain.lines = [lines = std::make_shared<ArchiveLines>(dir, manifest.files)] { return lines->next(); };
+  return chain;
+}
+
+Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out, Signer& signer,
+                                       const std::function<void(int64_t rows)>& progress) {
+  TRY_ASSIGN(DirectoryLock lock, DirectoryLock::take(out));
+  TRY_ASSIGN(std::vector<std::string> present, list_files(out));
+  if (!present.empty()) return Error{Errc::kRefused, "exporting to " + out + ": it is not empty (" + present.front() + ")"};
+
+  const ArchiveOptions options;
+  const Archive archive(out, options);
+  ArchiveManifest manifest;
+  ChainState read;  // as far as the lines tell
+  Cutter cutter(options);
+  auto flush_all_but = [&](size_t keep) -> Result<void> {
+    for (; cutter.chunks.size() > keep; cutter.chunks.pop_front()) {
+      TRY_ASSIGN(ArchiveFile file, archive.write(cutter.chunks.front()));
+      manifest.files.push_back(std::move(file));
+    }
+    return {};
+  };
+  while (true) {
+    TRY_ASSIGN(std::vector<StoredLine> block, chain.lines());
+    if (block.empty()) break;
+    for (const StoredLine& line : block) {
+      Result<SignedRow> row = parse_audit_line(line.text);
+      if (!row) return Error{row.error().code, "exporting " + line.place + ": " + row.error().message};
+      ++read.sequence;
+      read.head_hash = row->row.hash;
+      read.head_id = row->row.id;
+      read.last_created_at_us = row->row.created_at_us;
+      cutter.add(row->row.created_at_us, read.sequence, to_hex(as_bytes(row->row.hash)), line.text);
+    }
+    TRY(flush_all_but(1));
+    if (progress) progress(read.sequence);
+  }
+  TRY(flush_all_but(0));
+
+  if (chain.complete && (read.sequence != chain.head.sequence || read.head_hash != chain.head.head_hash))
+    return Error{Errc::kTampered, "exporting to " + out + ": the rows end at " + std::to_string(read.sequence) + ", hash " +
+                                      to_hex(as_bytes(read.head_hash)) + "; the head says " + std::to_string(chain.head.sequence) +
+                                      ", hash " + to_hex(as_bytes(chain.head.head_hash))};
+  read.next_offset = Offset(-1);  // an export that ends before the chain does cannot be continued
+  manifest.head = chain.complete ? chain.head : read;
+  if (const SignerEntry* known = chain.signers.find(signer.key().signer_id); known == nullptr || known->key != signer.key())
+    TRY(chain.signers.add({signer.key(), {}, {}, false}));
+  TRY(archive.write_signers(chain.signers, manifest));
+  TRY(archive.publish(manifest, signer));
+  return manifest;
+}
+
+}  // namespace assay::streams

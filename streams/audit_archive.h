@@ -1,0 +1,70 @@
+// The audit chain as files: the sink when there is no database, and the form of an export.
+//
+//   DIR/audit-events/YYYY/MM/DD/<first>-<last>.jsonl.gz   rows in chain order, 12-digit sequences, the day of created_at
+//   DIR/signers.json                                       the public keys
+//   DIR/manifest.json                                      every file with count, bytes, hashes; the head; signed
+//
+// A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the new.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "streams/audit_sink.h"
+
+namespace assay::streams {
+
+struct ArchiveFile {
+  std::string name;  // relative to the directory
+  int64_t first_sequence = 0;
+  int64_t rows = 0;
+  int64_t size_bytes = 0;      // of the gzip file
+  int64_t raw_size_bytes = 0;  // of the lines
+  std::string first_hash;      // of its first row
+  std::string last_hash;       // of its last row
+  std::string sha256;          // of the gzip file
+  bool operator==(const ArchiveFile&) const = default;
+};
+
+struct ArchiveManifest {
+  std::vector<ArchiveFile> files;  // in chain order
+  processors::ChainState head;
+  std::string signers_sha256;
+  SignerKey signer;       // who signed the manifest
+  std::string signature;  // base64
+
+  /// The text of manifest.json: canonical, one newline behind. With `with_signature` false: what is signed.
+  std::string to_json(bool with_signature = true) const;
+  /// Errors: kCorrupt, also when a byte is not where the canonical form has it.
+  static Result<ArchiveManifest> parse(std::string_view text);
+  /// What the signer signs: SHA-256 over a prefix of its own, so that no row can pass for a manifest, and the text.
+  Sha256Digest digest() const;
+};
+
+struct ArchiveOptions {
+  int64_t file_rows_max = 10000;         // performance
+  int64_t file_raw_bytes_max = 16 << 20; // performance: also what merging holds in memory
+  bool sync = true;                      // behaviour: fsync before a file counts
+  /// Called before each step that changes the disk; an error stops there, as a crash would. For tests.
+  std::function<Result<void>(std::string_view step)> before_step;
+};
+
+/// Opens (or creates) the archive as a sink. Small files are merged as they age, so that a day has few.
+/// Errors: kRefused (another process writes there).
+Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer,
+                                                     const ArchiveOptions& options = {});
+
+/// Opens an archive to read its chain. Errors: kIncomplete (no manifest), kCorrupt.
+Result<StoredChain> open_archive_chain(const std::string& dir);
+
+/// What the manifest of an archive says, without proof of it. Errors: kIncomplete, kCorrupt.
+Result<ArchiveManifest> read_archive_manifest(const std::string& dir);
+
+/// Writes a chain as an archive; `progress` is told the rows done.
+/// Errors: kRefused (`out` exists and is not empty), kCorrupt (a line that is no row).
+Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out, Signer& signer,
+                                       const std::function<void(int64_t rows)>& progress = {});
+
+}  // namespace assay::streams

@@ -1,0 +1,59 @@
+// Folds the partition of audit-events into the chain and stores it: read, chain, sign, append, in batches that overlap.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "streams/audit_sink.h"
+#include "streams/log.h"
+
+namespace assay::streams {
+
+struct AuditProjectorOptions {
+  std::string topic = "audit-events";  // full name, prefix included
+  std::string group = "assay.audit";   // where offsets are committed for people to see; the sink holds the truth
+  const Membership* member = nullptr;  // for that commit
+  size_t batch_rows_max = 4096;
+  size_t batch_bytes_max = 4 << 20;
+  Milliseconds linger{20};             // how long a batch that is not full waits for more
+  Milliseconds retry_min{100}, retry_max{5000};
+  unsigned sign_threads = 0;           // 0: one per core
+  /// Takes a record that the chain refuses, before its batch is stored; called again when the projector starts over. Required.
+  std::function<Result<void>(const RecordView&, Reason, std::string_view detail)> dead_letter;
+  /// Reads the writer's stamp from a record's headers; without it nothing is deduplicated.
+  std::function<std::optional<processors::WriterStamp>(const RecordView&)> writer_of;
+  /// Told of each error that is retried, once per attempt; for logs.
+  std::function<void(const Error&)> on_retry;
+};
+
+struct AuditProjectorCounters {
+  std::atomic<int64_t> rows{0}, batches{0}, refused{0}, repeated{0}, retries{0}, commit_errors{0};
+};
+
+/// One run of the projector. Requires: log, sink and signer outlive it.
+class AuditProjector {
+ public:
+  AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options);
+
+  /// Takes the sink over and projects until `stop`. An unreachable sink is tried again for as long as it takes.
+  /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED), kIncomplete (INPUT_GAP), kOutOfRange (OFFSETS_LOST),
+  /// and the log's own.
+  Result<void> run(const std::atomic<bool>& stop);
+
+  /// Everything before it is stored; -1 before the sink was taken over. Thread-safe.
+  Offset position() const { return Offset(position_.load(std::memory_order_acquire)); }
+  const AuditProjectorCounters& counters() const { return counters_; }
+
+ private:
+  class Run;
+  Log& log_;
+  AuditSink& sink_;
+  Signer& signer_;
+  AuditProjectorOptions options_;
+  AuditProjectorCounters counters_;
+  std::atomic<int64_t> position_{-1};
+};
+
+}  // namespace assay::streams

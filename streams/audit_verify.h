@@ -1,0 +1,56 @@
+// Proves a chain: every byte of every row, every link, every signature, and the files around them. Knows no log and no database.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "schemas/json.h"
+#include "streams/audit_sink.h"
+
+namespace assay::streams {
+
+/// One thing that does not hold.
+struct Finding {
+  Errc code = Errc::kTampered;  // kTampered or kIncomplete
+  int64_t sequence = 0;         // of the row; 0: a byte outside any row
+  std::string event_id;         // of the row, as far as it can be read
+  std::string place;            // file:line, file, or relation
+  std::string check;            // which check failed, in one word: "hash", "link", "signature", "canonical", "sha256" …
+  std::string detail;           // one sentence
+};
+
+struct VerifyReport {
+  std::vector<Finding> findings;  // rows first; empty: verified
+  int64_t rows = 0;               // proven, from the first
+  std::string first_id, last_id;  // of the proven rows
+  int64_t first_created_at_us = 0, last_created_at_us = 0;
+  std::string head_hash;          // of the last proven row
+  bool keys_pinned = false;       // else the keys came with the rows, and prove only that the parts fit together
+  bool signatures_checked = true;
+  bool verified() const { return findings.empty(); }
+  /// 0, 4 or 8; tampering outweighs what is missing.
+  int exit_code() const;
+};
+
+struct VerifyOptions {
+  std::optional<SignerRegistry> pinned;  // keys from elsewhere
+  bool allow_empty = false;
+  unsigned threads = 0;                  // 0: one per core
+  std::function<void(int64_t rows)> progress;
+};
+
+/// Proves an archive directory. Memory is bounded whatever its size. Findings are in the report; an Error means that it
+/// could not be looked at. Errors: kUnexpected (a file that cannot be read).
+Result<VerifyReport> verify_archive(const std::string& dir, const VerifyOptions& options);
+
+/// Proves rows from any source (a database) against the head stored beside them.
+Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions& options);
+
+/// The verdict for people: "Audit chain verified" and a summary, or every finding.
+std::string to_text(const VerifyReport& report);
+Json to_json(const VerifyReport& report);
+
+}  // namespace assay::streams

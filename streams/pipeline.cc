@@ -1,0 +1,387 @@
+#include "streams/pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "streams/logging.h"
+
+namespace assay::streams {
+namespace {
+
+/// The word before the first ": " of a named halt, or nothing.
+std::string_view halt_name(const Error& error) {
+  const std::string_view message = error.message;
+  const size_t colon = message.find(':');
+  if (error.code == Errc::kOutOfRange) return "INPUT_GAP";
+  if (error.code != Errc::kIncomplete || colon == std::string_view::npos) return {};
+  const std::string_view word = message.substr(0, colon);
+  return std::all_of(word.begin(), word.end(), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }) ? word : std::string_view();
+}
+
+std::string_view error_word(Errc code) {
+  switch (code) {
+    case Errc::kUnreachable: return "unreachable";
+    case Errc::kCorrupt: return "corrupt";
+    case Errc::kTooLarge: return "too_large";
+    case Errc::kAborted: return "aborted";
+    case Errc::kAmbiguous: return "ambiguous";
+    case Errc::kRefused: return "refused";
+    default: return "other";
+  }
+}
+
+void sleep_until_stop(Milliseconds time, const std::atomic<bool>& stop) {
+  for (const auto until = std::chrono::steady_clock::now() + time; !stop && std::chrono::steady_clock::now() < until;)
+    std::this_thread::sleep_for(Milliseconds(20));
+}
+
+}  // namespace
+
+std::string_view task_state_name(TaskState state) {
+  switch (state) {
+    case TaskState::kStarting: return "starting";
+    case TaskState::kRunning: return "running";
+    case TaskState::kRetrying: return "retrying";
+    case TaskState::kFenced: return "fenced";
+    case TaskState::kHalted: return "halted";
+    case TaskState::kStopped: return "stopped";
+  }
+  return "unknown";
+}
+
+struct Pipeline::Running {
+  TaskSpec spec;
+  std::shared_ptr<state::Store> store;
+  std::atomic<bool> stop{false};
+  std::thread thread;
+  TaskState state = TaskState::kStarting;  // under mutex_
+  std::string detail;
+};
+
+/// One processor's share in this process.
+struct Pipeline::Driver {
+  const ProcessorPlan* plan = nullptr;  // nullptr: the audit projector
+  std::string name;
+  std::string group;
+  std::vector<std::string> topics;
+  std::unique_ptr<Membership> member;
+  std::map<int32_t, std::unique_ptr<Running>> running;  // by partition; under mutex_ for the map itself
+  std::thread thread;
+  std::atomic<bool> joined{false};
+};
+
+Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics)
+    : log_(log),
+      options_(std::move(options)),
+      stores_(std::move(stores)),
+      projection_(std::move(projection)),
+      metrics_(metrics),
+      plans_(topology(options_.names, options_.scoring)) {
+  for (const ProcessorPlan& plan : plans_) {
+    if (!wants(plan.name)) continue;
+    auto driver = std::make_unique<Driver>();
+    driver->plan = &plan;
+    driver->name = plan.name;
+    driver->group = plan.group;
+    driver->topics = plan.topics;
+    drivers_.push_back(std::move(driver));
+  }
+  if (projection_ && wants("audit")) {
+    auto driver = std::make_unique<Driver>();
+    driver->name = "audit";
+    driver->group = audit_group(options_.names);
+    driver->topics = {options_.names.full(Topic::kAudit)};
+    drivers_.push_back(std::move(driver));
+  }
+}
+
+Pipeline::~Pipeline() = default;
+
+TaskEvents Pipeline::events() {
+  TaskEvents e;
+  e.recovered = [this](const TaskSpec& spec, Recovery outcome, const std::string& detail) {
+    if (is_halt(outcome)) return;  // told where the run ends
+    log_info("task.recovered", {{"task", spec.name}, {"outcome", recovery_name(outcome)}, {"detail", detail}});
+  };
+  e.committed = [this](const TaskSpec& spec, const Manifest& manifest, const processors::Outputs& part, const processors::Tally&,
+                       Milliseconds took) {
+    metrics_.increment(Metric::kCommits, {spec.name});
+    metrics_.observe(Metric::kCommitLatency, static_cast<double>(took.count()) / 1000, {spec.processor});
+    metrics_.add(Metric::kDelivered, static_cast<double>(part.tally.delivered), {spec.name});
+    if (spec.processor == "scoring") {
+      uint64_t filtered = 0, dead = 0;
+      for (size_t r = 0; r < kReasonCount; ++r) (is_filtered(static_cast<Reason>(r)) ? filtered : dead) += part.tally.refused[r];
+      metrics_.add(Metric::kSubmissions, static_cast<double>(part.tally.accepted), {"accepted"});
+      metrics_.add(Metric::kSubmissions, static_cast<double>(filtered), {"filtered"});
+      metrics_.add(Metric::kSubmissions, static_cast<double>(dead), {"dead_letter"});
+      metrics_.add(Metric::kUnknownFields, static_cast<double>(part.tally.unknown_fields), {spec.name});
+    }
+    for (size_t r = 0; r < kReasonCount; ++r) {
+      if (part.tally.refused[r] == 0) continue;
+      const auto reason = static_cast<Reason>(r);
+      const auto count = static_cast<double>(part.tally.refused[r]);
+      if (is_filtered(reason))
+        metrics_.add(Metric::kFiltered, count, {spec.name, reason_code(reason)});
+      else
+        metrics_.add(Metric::kDeadLetters, count, {topic_spec(spec.inputs.front().first).name, reason_code(reason)});
+    }
+    log_debug("commit.acknowledged", {{"task", spec.name},
+                                      {"sequence", manifest.sequence},
+                                      {"delivered", manifest.delivered},
+                                      {"digest", manifest.state_digest.hex()},
+                                      {"took_ms", took.count()}});
+  };
+  e.retrying = [this](const TaskSpec& spec, const Error& error) {
+    metrics_.increment(error.code == Errc::kAmbiguous ? Metric::kCommitsAmbiguous : Metric::kCommitsAborted, {spec.name});
+    log_warning("commit.retried", {{"task", spec.name}, {"error", error_word(error.code)}, {"detail", error.message}});
+  };
+  return e;
+}
+
+void Pipeline::set_state(Running& running, TaskState state, std::string detail) {
+  std::lock_guard lock(mutex_);
+  running.state = state;
+  running.detail = std::move(detail);
+}
+
+void Pipeline::run_task(Running& running, const Membership* member) {
+  const std::string& name = running.spec.name;
+  Milliseconds pause = options_.retry_min;
+  while (!running.stop) {
+    set_state(running, TaskState::kRunning, {});
+    Task task(log_, options_.names, running.spec, *running.store, member, options_.task, events());
+    const auto started = std::chrono::steady_clock::now();
+    Result<void> result = task.run(running.stop);
+    if (result) break;
+    const Error& error = result.error();
+    if (const std::string_view halt = halt_name(error); !halt.empty()) {
+      metrics_.increment(Metric::kHalts, {name, halt});
+      metrics_.set(Metric::kTaskHalted, 1, {name, halt});
+      log_error("task.halted", "task_halted", {{"task", name}, {"halt", halt}, {"detail", error.message}});
+      set_state(running, TaskState::kHalted, error.message);
+      std::lock_guard lock(mutex_);
+      if (!failed_.exchange(true)) failure_ = error;
+      return;
+    }
+    if (error.code == Errc::kFenced) {
+      metrics_.increment(Metric::kFenced, {name});
+      log_warning("task.fenced", {{"task", name}, {"detail", error.message}});
+      set_state(running, TaskState::kFenced, error.message);
+      // The group will tell whether the partition is still ours; asking for it again at once would fence its new owner.
+      sleep_until_stop(options_.retry_max, running.stop);
+      continue;
+    }
+    metrics_.increment(Metric::kLogErrors, {name, error_word(error.code)});
+    log_warning("task.retrying", {{"task", name}, {"error", error_word(error.code)}, {"detail", error.message}, {"pause_ms", pause.count()}});
+    set_state(running, TaskState::kRetrying, error.message);
+    if (error.code == Errc::kCorrupt) {
+      std::lock_guard lock(mutex_);
+      if (!failed_.exchange(true)) failure_ = error;
+    }
+    if (std::chrono::steady_clock::now() - started > options_.retry_max) pause = options_.retry_min;
+    sleep_until_stop(pause, running.stop);
+    pause = std::min(pause * 2, options_.retry_max);
+  }
+  set_state(running, TaskState::kStopped, {});
+}
+
+void Pipeline::run_projection(Running& running, const Membership* member) {
+  Milliseconds pause = options_.retry_min;
+  while (!running.stop) {
+    set_state(running, TaskState::kRunning, {});
+    Result<void> result = projection_->run(member, running.stop);
+    if (result) break;
+    const Error& error = result.error();
+    if (error.code == Errc::kFenced) {
+      metrics_.increment(Metric::kProjectorFenced);
+      log_warning("projector.fenced", {{"detail", error.message}});
+      set_state(running, TaskState::kFenced, error.message);
+      sleep_until_stop(options_.retry_max, running.stop);
+      continue;
+    }
+    metrics_.increment(Metric::kProjectorErrors, {error_word(error.code)});
+    if (error.code == Errc::kUnreachable || error.code == Errc::kUnexpected) {
+      log_warning("projector.retrying", {{"detail", error.message}, {"pause_ms", pause.count()}});
+      set_state(running, TaskState::kRetrying, error.message);
+      sleep_until_stop(pause, running.stop);
+      pause = std::min(pause * 2, options_.retry_max);
+      continue;
+    }
+    log_error("projector.halted", "projector_errors", {{"detail", error.message}});
+    set_state(running, TaskState::kHalted, error.message);
+    std::lock_guard lock(mutex_);
+    if (!failed_.exchange(true)) failure_ = error;
+    return;
+  }
+  set_state(running, TaskState::kStopped, {});
+}
+
+void Pipeline::start_task(Driver& driver, int32_t partition) {
+  auto running = std::make_unique<Running>();
+  Running& r = *running;
+  const Membership* member = driver.member.get();
+  if (driver.plan == nullptr) {
+    r.spec.name = "audit-0";
+    r.spec.processor = "audit";
+    r.thread = std::thread([this, &r, member] { run_projection(r, member); });
+  } else {
+    r.spec = driver.plan->task(partition);
+    auto store = stores_(r.spec.name);
+    if (!store) {
+      log_error("store.failed", "task_halted", {{"task", r.spec.name}, {"detail", store.error().message}});
+      std::lock_guard lock(mutex_);
+      if (!failed_.exchange(true)) failure_ = store.error();
+      return;
+    }
+    r.store = *store;
+    r.thread = std::thread([this, &r, member] { run_task(r, member); });
+  }
+  std::lock_guard lock(mutex_);
+  driver.running[partition] = std::move(running);
+}
+
+void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions) {
+  std::vector<std::unique_ptr<Running>> leaving;
+  {
+    std::lock_guard lock(mutex_);
+    for (int32_t p : partitions)
+      if (auto it = driver.running.find(p); it != driver.running.end()) {
+        leaving.push_back(std::move(it->second));
+        driver.running.erase(it);
+      }
+  }
+  for (auto& running : leaving) running->stop = true;  // all at once, then wait for each
+  for (auto& running : leaving) running->thread.join();
+}
+
+void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
+  while (!stop && !failed_) {
+    const std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
+    auto member = log_.join(driver.group, driver.topics, instance);
+    if (member) {
+      driver.member = std::move(*member);
+      break;
+    }
+    log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
+    sleep_until_stop(Milliseconds(1000), stop);
+  }
+  while (!stop && driver.member != nullptr) {
+    auto change = driver.member->poll(Milliseconds(100));
+    if (!change) {
+      log_warning("group.failed", {{"group", driver.group}, {"detail", change.error().message}});
+      sleep_until_stop(Milliseconds(500), stop);
+      continue;
+    }
+    if (!*change) continue;
+    std::vector<int32_t> partitions;
+    for (const TopicPartition& tp : (*change)->partitions) partitions.push_back(tp.partition);
+    log_info((*change)->assigned ? "group.assigned" : "group.revoked",
+             {{"group", driver.group}, {"partitions", static_cast<int64_t>(partitions.size())}, {"lost", (*change)->lost}});
+    if ((*change)->assigned) {
+      for (int32_t p : partitions) start_task(driver, p);
+      driver.joined = true;
+    } else {
+      stop_tasks(driver, partitions);
+    }
+  }
+  std::vector<int32_t> all;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [p, running] : driver.running) all.push_back(p);
+  }
+  stop_tasks(driver, all);
+  if (driver.member != nullptr) driver.member->leave();
+}
+
+Result<bool> Pipeline::caught_up() {
+  // In the order in which records flow: when a processor has folded everything, what it made for the next is visible.
+  for (auto& driver : drivers_) {
+    if (driver->plan == nullptr) {
+      const TopicPartition tp{options_.names.full(Topic::kAudit), 0};
+      TRY_ASSIGN(OffsetRange range, log_.range(tp));
+      bool owned = false;
+      {
+        std::lock_guard lock(mutex_);
+        owned = !driver->running.empty();
+      }
+      Offset done(-1);
+      if (owned) {
+        done = projection_->position();
+      } else {
+        TRY_ASSIGN(auto committed, log_.committed(driver->group, std::span(&tp, 1)));
+        if (auto it = committed.find(tp); it != committed.end()) done = it->second.offset;
+      }
+      if (done < range.end && range.end > range.start) return false;
+      continue;
+    }
+    const std::vector<TopicPartition> inputs = driver->plan->input_partitions(options_.names);
+    TRY_ASSIGN(auto committed, log_.committed(driver->group, inputs));
+    for (const TopicPartition& tp : inputs) {
+      TRY_ASSIGN(OffsetRange range, log_.range(tp));
+      auto it = committed.find(tp);
+      if (range.end > range.start && (it == committed.end() || it->second.offset < range.end)) return false;
+    }
+  }
+  return true;
+}
+
+Result<int64_t> Pipeline::offsets_behind() {
+  int64_t behind = 0;
+  for (const ProcessorPlan& plan : plans_) {
+    if (!wants(plan.name)) continue;
+    const std::vector<TopicPartition> inputs = plan.input_partitions(options_.names);
+    TRY_ASSIGN(auto committed, log_.committed(plan.group, inputs));
+    for (const TopicPartition& tp : inputs) {
+      TRY_ASSIGN(OffsetRange range, log_.range(tp));
+      auto it = committed.find(tp);
+      behind += range.end - (it == committed.end() ? range.start : std::min(it->second.offset, range.end));
+    }
+  }
+  return behind;
+}
+
+Result<void> Pipeline::run(const std::atomic<bool>& stop) {
+  std::atomic<bool> ending{false};
+  for (auto& driver : drivers_) driver->thread = std::thread([this, d = driver.get(), &ending] { drive(*d, ending); });
+  Result<void> result;
+  while (!stop) {
+    std::this_thread::sleep_for(Milliseconds(options_.until_end ? 20 : 100));
+    if (!options_.until_end) continue;
+    if (failed_) break;
+    auto done = caught_up();
+    if (!done) {
+      if (done.error().code != Errc::kUnreachable) {
+        result = done.error();
+        break;
+      }
+      sleep_until_stop(Milliseconds(500), stop);
+      continue;
+    }
+    if (*done) break;
+  }
+  ending = true;
+  for (auto& driver : drivers_) driver->thread.join();
+  std::lock_guard lock(mutex_);
+  if (options_.until_end && failed_) result = failure_;
+  return result;
+}
+
+std::vector<TaskView> Pipeline::tasks() const {
+  std::lock_guard lock(mutex_);
+  std::vector<TaskView> out;
+  for (const auto& driver : drivers_)
+    for (const auto& [p, running] : driver->running) out.push_back({running->spec.name, running->state, running->detail, running->store});
+  return out;
+}
+
+bool Pipeline::ready() const {
+  std::lock_guard lock(mutex_);
+  for (const auto& driver : drivers_) {
+    if (!driver->joined) return false;
+    for (const auto& [p, running] : driver->running)
+      if (running->state != TaskState::kRunning) return false;
+  }
+  return true;
+}
+
+}  // namespace assay::streams

@@ -1,0 +1,91 @@
+// The running pipeline of one process: group membership, one thread per task, and what outsiders may ask of it.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "streams/metrics.h"
+#include "streams/task.h"
+#include "streams/topology.h"
+
+namespace assay::streams {
+
+/// Opens the store of a task; production gives RocksDB, tests may give memory.
+using StoreFactory = std::function<Result<std::shared_ptr<state::Store>>(const std::string& task)>;
+
+/// The audit projector as the pipeline sees it: something that runs while this process owns the partition of audit-events.
+struct Projection {
+  std::function<Result<void>(const Membership* member, const std::atomic<bool>& stop)> run;
+  std::function<Offset()> position;  // everything before it is stored; negative: not known yet
+};
+
+struct PipelineOptions {
+  TopicNames names;
+  std::set<std::string> only;   // behaviour: processors to run ("audit" is the projector); empty: all
+  std::string instance_id;      // behaviour: static membership under this name; empty: dynamic
+  bool until_end = false;       // behaviour: ends when everything is folded and committed
+  TaskOptions task;
+  processors::ScoringOptions scoring;
+  Milliseconds retry_min{200}, retry_max{10000};
+};
+
+enum class TaskState : uint8_t { kStarting, kRunning, kRetrying, kFenced, kHalted, kStopped };
+std::string_view task_state_name(TaskState state);
+
+struct TaskView {
+  std::string name;
+  TaskState state = TaskState::kStarting;
+  std::string detail;  // of a halt or of the last error
+  std::shared_ptr<state::Store> store;
+};
+
+class Pipeline {
+ public:
+  Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics);
+  ~Pipeline();
+
+  /// Runs until `stop`, or, with until_end, until all is done. Returns after every task has committed and stopped.
+  /// Errors: with until_end, the first halt (kIncomplete) or failure.
+  Result<void> run(const std::atomic<bool>& stop);
+
+  /// Tasks owned by this process, by name.
+  std::vector<TaskView> tasks() const;
+  /// All processors are members of their groups and no task is halted.
+  bool ready() const;
+  /// Records of this run's inputs that are not committed yet, by offsets (markers included): for progress bars.
+  Result<int64_t> offsets_behind();
+
+ private:
+  struct Running;
+  struct Driver;
+
+  void drive(Driver& driver, const std::atomic<bool>& stop);
+  void start_task(Driver& driver, int32_t partition);
+  void stop_tasks(Driver& driver, const std::vector<int32_t>& partitions);
+  void run_task(Running& running, const Membership* member);
+  void run_projection(Running& running, const Membership* member);
+  void set_state(Running& running, TaskState state, std::string detail);
+  TaskEvents events();
+  Result<bool> caught_up();
+  bool wants(std::string_view processor) const { return options_.only.empty() || options_.only.contains(std::string(processor)); }
+
+  Log& log_;
+  PipelineOptions options_;
+  StoreFactory stores_;
+  std::optional<Projection> projection_;
+  Metrics& metrics_;
+  std::vector<ProcessorPlan> plans_;
+  std::vector<std::unique_ptr<Driver>> drivers_;
+  mutable std::mutex mutex_;  // guards the maps of running tasks and their states
+  std::atomic<bool> failed_{false};
+  Error failure_;             // under mutex_
+};
+
+}  // namespace assay::streams

@@ -1,0 +1,31 @@
+// The audit chain in PostgreSQL: migrations, the fenced writer, and the reader for verification and export.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "streams/audit_sink.h"
+
+namespace assay::streams {
+
+/// Brings the schema to what this binary knows; safe to run by several at once and again.
+/// Errors: kUnreachable, kRefused (the schema is newer than this binary, or an applied migration differs from ours).
+Result<void> migrate_database(const std::string& url);
+
+/// Connects lazily; take_over() migrates first.
+std::unique_ptr<AuditSink> open_postgres_sink(const std::string& url);
+
+/// Reads the relation audit_events in chain order, from one snapshot, a bounded part at a time.
+/// Errors: kUnreachable, kNotFound (no such relation).
+Result<StoredChain> open_database_chain(const std::string& url);
+
+/// For `audit head`: where the chain stands. Errors: kUnreachable, kNotFound.
+struct DatabaseHead {
+  processors::ChainState state;
+  int64_t signed_through = 0;  // sequence up to which audit_events shows rows
+  int64_t epoch = 0;
+};
+Result<DatabaseHead> read_database_head(const std::string& url);
+
+}  // namespace assay::streams

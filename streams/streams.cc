@@ -1,1 +1,0 @@
-#include "streams/log.h"

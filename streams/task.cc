@@ -1,0 +1,262 @@
+#include "streams/task.h"
+
+#include <chrono>
+#include <map>
+#include <thread>
+
+namespace assay::streams {
+namespace {
+
+using Steady = std::chrono::steady_clock;
+
+Milliseconds since(Steady::time_point start) { return std::chrono::duration_cast<Milliseconds>(Steady::now() - start); }
+
+/// Reads the record at one place; nothing when there is none.
+Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, Offset at) {
+  TRY_ASSIGN(OffsetRange range, log.range(tp));
+  if (at < range.start || at >= range.end) return std::optional<std::string>();
+  TRY_ASSIGN(auto reader, log.open_reader({{tp, at}}));
+  for (;;) {
+    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(1000), 1));
+    if (!fetch) continue;
+    if (!fetch->records.empty()) {
+      const RecordView& record = fetch->records.front();
+      if (record.offset != at || !record.value) return std::optional<std::string>();
+      return std::optional<std::string>(*record.value);
+    }
+    if (fetch->at_end || fetch->next > at) return std::optional<std::string>();
+  }
+}
+
+constexpr Milliseconds kPatience{30000};  // for records that the log says exist
+
+}  // namespace
+
+WallTime system_now() {
+  return WallTime(std::chrono::duration_cast<Milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after_sequence,
+                                                                Offset from, Offset last) {
+  const TopicPartition tp{names.full(Topic::kManifests), spec.manifest_partition};
+  std::vector<std::pair<Offset, Manifest>> out;
+  TRY_ASSIGN(auto reader, log.open_reader({{tp, from}}));
+  int64_t expected = after_sequence + 1;
+  const auto started = Steady::now();
+  for (Offset at = from; at <= last;) {
+    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(500), 1000));
+    if (!fetch) {
+      if (since(started) > kPatience) return Error{Errc::kUnreachable, "reading manifests of " + spec.name + ": no answer"};
+      continue;
+    }
+    for (const RecordView& record : fetch->records) {
+      if (record.offset > last) break;
+      TRY_ASSIGN(Manifest manifest, Manifest::decode(record.value.value_or("")));
+      if (manifest.task != spec.name || manifest.sequence < expected) continue;
+      if (manifest.sequence != expected)
+        return Error{Errc::kIncomplete, "TORN_TXN: manifest " + std::to_string(expected) + " of " + spec.name + " is missing before offset " +
+                                            std::to_string(record.offset.value)};
+      ++expected;
+      out.emplace_back(record.offset, std::move(manifest));
+    }
+    at = fetch->next;
+  }
+  return out;
+}
+
+Result<Commit> refold(Log& log, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
+  auto differs = [&](std::string what) {
+    return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
+  };
+  if (manifest.sequence != fold.meta().sequence + 1)
+    return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
+  fold.begin(manifest.instant);
+  std::map<TopicPartition, std::unique_ptr<LogReader>> readers;
+  std::map<TopicPartition, std::pair<Fetch, size_t>> pending;
+  for (const InputRange& range : manifest.ranges) {
+    const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
+    auto& reader = readers[tp];
+    if (reader == nullptr) {
+      TRY_ASSIGN(reader, log.open_reader({{tp, range.from}}));
+    }
+    auto& [fetch, used] = pending[tp];
+    const auto started = Steady::now();
+    for (bool done = false; !done;) {
+      while (used < fetch.records.size() && fetch.records[used].offset < range.to) {
+        TRY(fold.add(tp, fetch.records[used]));
+        ++used;
+      }
+      done = used < fetch.records.size() || fetch.next >= range.to;
+      if (done) break;
+      TRY_ASSIGN(auto next, reader->poll(Milliseconds(500), 5000));
+      if (next) {
+        fetch = std::move(*next);
+        used = 0;
+      } else if (since(started) > kPatience) {
+        return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(range.to.value)};
+      }
+    }
+    fold.advance(tp, range.to);
+  }
+  Commit commit = fold.finish();
+  if (commit.manifest.delivered != manifest.delivered)
+    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " + std::to_string(manifest.delivered));
+  if (commit.manifest.state_digest != manifest.state_digest)
+    return differs("state digest " + commit.manifest.state_digest.hex() + " instead of " + manifest.state_digest.hex());
+  if (commit.manifest.output_hash != manifest.output_hash)
+    return differs("output hash " + commit.manifest.output_hash + " instead of " + manifest.output_hash);
+  if (!manifest_hash.empty() && commit.manifest_hash != manifest_hash)
+    return differs("manifest hash " + commit.manifest_hash + " instead of " + manifest_hash);
+  return commit;
+}
+
+Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options, TaskEvents events,
+           Clock clock)
+    : log_(log),
+      names_(std::move(names)),
+      spec_(std::move(spec)),
+      store_(store),
+      member_(member),
+      options_(options),
+      events_(std::move(events)),
+      clock_(std::move(clock)) {}
+
+Result<Evidence> Task::gather(std::optional<CommitMark>& mark) {
+  Evidence e;
+  const TaskMeta& meta = fold_->meta();
+  e.stored_sequence = meta.sequence;
+  e.stored_manifest_hash = meta.manifest_hash;
+  std::vector<TopicPartition> inputs;
+  for (auto [topic, partition] : spec_.inputs) inputs.push_back({names_.full(topic), partition});
+  for (const TopicPartition& tp : inputs) {
+    TRY_ASSIGN(OffsetRange range, log_.range(tp));
+    e.inputs[tp] = range;
+  }
+  for (const auto& [bare, offset] : meta.positions)
+    if (bare.topic != topic_spec(Topic::kConfig).name) e.stored_positions[{names_.full(bare.topic), bare.partition}] = offset;
+  TRY_ASSIGN(auto committed, log_.committed(spec_.group, inputs));
+  for (const auto& [tp, commit] : committed) {
+    TRY_ASSIGN(CommitMark one, CommitMark::decode(commit.metadata));
+    // Every commit of a task names all its inputs, so the marks agree; the newest decides should an input be new.
+    if (!mark || one.sequence > mark->sequence) mark = one;
+    e.committed[tp] = commit.offset;
+  }
+  e.mark = mark;
+  const TopicPartition manifests{names_.full(Topic::kManifests), spec_.manifest_partition};
+  auto hash_at = [&](Offset at) -> Result<std::optional<std::string>> {
+    TRY_ASSIGN(auto value, value_at(log_, manifests, at));
+    return value ? std::optional<std::string>(Manifest::hash(*value)) : std::optional<std::string>();
+  };
+  if (mark) {
+    TRY_ASSIGN(e.last_manifest_hash, hash_at(mark->manifest_offset));
+    if (meta.sequence > 0 && meta.sequence < mark->sequence) {
+      TRY_ASSIGN(e.stored_manifest_in_log, hash_at(meta.manifest_offset));
+    }
+  }
+  return e;
+}
+
+Result<void> Task::open() {
+  reader_.reset();
+  if (writer_ == nullptr) {
+    TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
+  }
+  TRY_ASSIGN(fold_, Fold::open(spec_, names_, store_));
+  std::optional<CommitMark> mark;
+  TRY_ASSIGN(Evidence evidence, gather(mark));
+  const Decision decision = decide(evidence);
+  if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
+  if (is_halt(decision.outcome))
+    return Error{Errc::kIncomplete, std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
+  // Positions of inputs that were never folded: a fresh task, or an input that came since.
+  for (const auto& [tp, range] : evidence.inputs)
+    if (!fold_->position(tp)) fold_->set_position(tp, evidence.mark && evidence.committed.contains(tp) ? Offset(0) : range.start);
+  const TopicPartition config{names_.full(Topic::kConfig), 0};
+  if (!fold_->position(config)) fold_->set_position(config, Offset(0));
+  if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(*mark));
+
+  std::map<TopicPartition, Offset> from;
+  for (const auto& [tp, range] : evidence.inputs) from[tp] = *fold_->position(tp);
+  from[config] = *fold_->position(config);
+  TRY_ASSIGN(reader_, log_.open_reader(from));
+  return fold_config();
+}
+
+Result<void> Task::catch_up(const CommitMark& mark) {
+  const Offset from = fold_->meta().sequence == 0 ? Offset(0) : fold_->meta().manifest_offset + 1;
+  TRY_ASSIGN(auto manifests, read_manifests(log_, names_, spec_, fold_->meta().sequence, from, mark.manifest_offset));
+  for (const auto& [offset, manifest] : manifests) {
+    auto commit = refold(log_, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
+    if (!commit) {
+      if (commit.error().code != Errc::kParity) return commit.error();
+      return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};
+    }
+    TRY(fold_->persist(*commit, offset));
+  }
+  if (fold_->meta().sequence != mark.sequence)
+    return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " + std::to_string(fold_->meta().sequence) +
+                                        ", the offsets name " + std::to_string(mark.sequence)};
+  return {};
+}
+
+Result<void> Task::fold_config() {
+  const TopicPartition config{names_.full(Topic::kConfig), 0};
+  TRY_ASSIGN(OffsetRange range, log_.range(config));
+  for (auto [topic, partition] : spec_.inputs) reader_->pause({names_.full(topic), partition});
+  while (*fold_->position(config) < range.end) {
+    TRY_ASSIGN(auto fetch, reader_->poll(Milliseconds(1000), options_.poll_records));
+    if (fetch) TRY(fold(*fetch));
+  }
+  for (auto [topic, partition] : spec_.inputs) reader_->resume({names_.full(topic), partition});
+  return {};
+}
+
+Result<void> Task::fold(const Fetch& fetch) {
+  if (fetch.records.empty() && fetch.next <= *fold_->position(fetch.from)) return {};
+  fold_->begin(clock_());
+  for (const RecordView& record : fetch.records) TRY(fold_->add(fetch.from, record));
+  fold_->advance(fetch.from, fetch.next);
+  return {};
+}
+
+Result<void> Task::commit() {
+  const auto started = Steady::now();
+  Commit commit = fold_->finish();
+  commit.transaction.member = member_;
+  const processors::Outputs outputs_tally = {{}, {}, fold_->outputs().tally};
+  TRY(writer_->prepare(std::move(commit.transaction)));
+  TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
+  TRY(fold_->persist(commit, places.back()));
+  if (events_.committed) events_.committed(spec_, commit.manifest, outputs_tally, fold_->meta().tally, since(started));
+  return {};
+}
+
+Result<void> Task::run(const std::atomic<bool>& stop) {
+  TRY(open());
+  Steady::time_point due = Steady::now();
+  for (;;) {
+    const bool stopping = stop.load(std::memory_order_relaxed);
+    const bool full = fold_->staged_records() >= options_.max_commit_records;
+    if (fold_->moved() && (stopping || full || Steady::now() >= due)) {
+      if (auto committed = commit(); !committed) {
+        const Errc code = committed.error().code;
+        if (code != Errc::kAborted && code != Errc::kAmbiguous) return committed.error();
+        if (events_.retrying) events_.retrying(spec_, committed.error());
+        // Only a new writer settles what an unanswered commit came to, before anybody looks at the offsets.
+        if (code == Errc::kAmbiguous) writer_.reset();
+        if (stopping) return {};
+        TRY(open());
+      }
+      continue;
+    }
+    if (stopping) return {};
+    const bool was_idle = !fold_->moved();
+    const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
+    TRY_ASSIGN(auto fetch, reader_->poll(wait, options_.poll_records));
+    if (!fetch) continue;
+    TRY(fold(*fetch));
+    if (was_idle) due = Steady::now() + options_.commit_interval;
+  }
+}
+
+}  // namespace assay::streams

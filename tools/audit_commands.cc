@@ -1,0 +1,97 @@
+// assay audit: export the chain, prove it, say where it stands.
+#include <filesystem>
+
+#include "streams/audit_archive.h"
+#include "streams/audit_verify.h"
+#include "streams/postgres_sink.h"
+#include "tools/commands.h"
+#include "tools/progress.h"
+#include "tools/projection.h"
+
+namespace assay::tools {
+namespace {
+
+struct Flags {
+  std::string out, archive, signers;
+  bool allow_empty = false;
+};
+
+std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
+
+Result<int> export_chain(Context& context, const Flags& flags) {
+  TRY_ASSIGN(auto signer, open_signer(context.settings));
+  TRY_ASSIGN(streams::StoredChain chain, open_stored_chain(context.settings, context.settings.data_dir));
+  Progress progress("export", "rows", context);
+  const auto total = static_cast<double>(chain.head.sequence);
+  TRY_ASSIGN(streams::ArchiveManifest manifest, streams::export_archive(std::move(chain), flags.out, *signer, [&](int64_t rows) {
+               progress.update(static_cast<uint64_t>(rows), total > 0 ? static_cast<double>(rows) / total : 1.0);
+             }));
+  progress.finish();
+  Json summary = Json::object();
+  summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", std::to_string(manifest.head.sequence));
+  summary.set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
+  context.out << render_object(summary, context.format);
+  return 0;
+}
+
+Result<int> verify(Context& context, const Flags& flags) {
+  streams::VerifyOptions options;
+  options.allow_empty = flags.allow_empty;
+  if (!flags.signers.empty()) {
+    TRY_ASSIGN(options.pinned, streams::SignerRegistry::load(flags.signers));
+  }
+  Progress progress("verify", "rows", context);
+  options.progress = [&](int64_t rows) { progress.update(static_cast<uint64_t>(rows)); };
+  streams::VerifyReport report;
+  if (!flags.archive.empty() || context.settings.database.url.empty()) {
+    TRY_ASSIGN(report, streams::verify_archive(flags.archive.empty() ? audit_dir(context.settings) : flags.archive, options));
+  } else {
+    TRY_ASSIGN(streams::StoredChain chain, streams::open_database_chain(context.settings.database.url));
+    TRY_ASSIGN(report, streams::verify_chain(chain, options));
+  }
+  if (context.format == Format::kJson)
+    context.out << render_object(streams::to_json(report), context.format);
+  else
+    context.out << streams::to_text(report);
+  return report.exit_code();
+}
+
+Result<int> head(Context& context) {
+  Json row = Json::object();
+  if (!context.settings.database.url.empty()) {
+    TRY_ASSIGN(streams::DatabaseHead found, streams::read_database_head(context.settings.database.url));
+    row.set("rows", std::to_string(found.state.sequence)).set("headHash", to_hex(as_bytes(found.state.head_hash)));
+    row.set("headId", found.state.head_id).set("signedThrough", std::to_string(found.signed_through));
+  } else {
+    TRY_ASSIGN(streams::ArchiveManifest manifest, streams::read_archive_manifest(audit_dir(context.settings)));
+    row.set("rows", std::to_string(manifest.head.sequence)).set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
+    row.set("headId", manifest.head.head_id).set("signedThrough", std::to_string(manifest.head.sequence));
+  }
+  context.out << render_object(row, context.format);
+  return 0;
+}
+
+}  // namespace
+
+void register_audit(Command& root) {
+  auto flags = std::make_shared<Flags>();
+  Command audit = root.command("audit", "The audit chain: export, verify, head");
+
+  Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
+  exporting.example("assay --database-url postgresql://… audit export --out chain").option("--out", flags->out, "Directory to make").required();
+  exporting.run([flags](Context& context) { return export_chain(context, *flags); });
+
+  Command verifying = audit.command("verify", "Prove every row, link and signature");
+  verifying.example("assay audit verify --archive chain --signers signers.json")
+      .example("assay --database-url postgresql://… audit verify --signers signers.json")
+      .option("-a,--archive", flags->archive, "Exported chain (without it: the database, else DIR/audit)")
+      .option("-s,--signers", flags->signers, "Public keys to trust; without it those that came with the rows")
+      .flag("--allow-empty", flags->allow_empty, "An empty chain is no failure");
+  verifying.run([flags](Context& context) { return verify(context, *flags); });
+
+  Command heading = audit.command("head", "Rows, head hash and how far the chain is signed");
+  heading.example("assay audit head -o json");
+  heading.run([](Context& context) { return head(context); });
+}
+
+}  // namespace assay::tools

@@ -1,0 +1,99 @@
+#include "tools/projection.h"
+
+#include <filesystem>
+
+#include "streams/audit_archive.h"
+#include "streams/logging.h"
+#include "streams/postgres_sink.h"
+#include "tools/open_log.h"
+
+namespace assay::tools {
+namespace {
+
+std::string audit_dir(const std::string& data_dir) { return (std::filesystem::path(data_dir) / "audit").string(); }
+
+}  // namespace
+
+Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings) {
+  streams::FileSignerOptions options;
+  options.path = settings.audit.signer_key.empty() ? (std::filesystem::path(settings.data_dir) / "audit-signer.key").string()
+                                                   : settings.audit.signer_key;
+  options.signer_id = settings.audit.signer_id;
+  options.production = settings.profile == Profile::kProduction && settings.audit.kms_waiver_by.empty();
+  std::error_code failed;
+  std::filesystem::create_directories(std::filesystem::path(options.path).parent_path(), failed);
+  TRY_ASSIGN(auto signer, streams::open_file_signer(options));
+  return std::shared_ptr<streams::Signer>(std::move(signer));
+}
+
+Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
+                                                            const std::shared_ptr<streams::Signer>& signer) {
+  if (!settings.database.url.empty()) return streams::open_postgres_sink(settings.database.url);
+  return streams::open_archive_sink(audit_dir(data_dir), signer);
+}
+
+Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir) {
+  if (!settings.database.url.empty()) return streams::open_database_chain(settings.database.url);
+  return streams::open_archive_chain(audit_dir(data_dir));
+}
+
+AuditProjection::AuditProjection(streams::Log& log, const streams::TopicNames& names, std::unique_ptr<streams::AuditSink> sink,
+                                 std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics)
+    : log_(log), names_(names), sink_(std::move(sink)), signer_(std::move(signer)), group_(std::move(group)), metrics_(metrics) {}
+
+Result<void> AuditProjection::dead_letter(const RecordView& record, Reason reason, std::string_view detail) {
+  TRY_ASSIGN(auto producer, log_.open_producer());
+  const std::string_view topic = topic_spec(Topic::kAudit).name;
+  OutRecord out;
+  out.to = {names_.full(dlq_of(topic)), 0};
+  out.timestamp = wall_now();
+  if (record.key) out.key = std::string(*record.key);
+  if (record.value) out.value = std::string(*record.value);
+  for (const HeaderView& h : record.headers) out.headers.push_back({std::string(h.name), h.value ? std::optional<std::string>(*h.value) : std::nullopt});
+  out.headers.push_back({std::string(kHeaderReason), std::string(reason_code(reason))});
+  out.headers.push_back({std::string(kHeaderDetail), std::string(detail)});
+  out.headers.push_back({std::string(kHeaderSource), std::string(topic) + "/0/" + std::to_string(record.offset.value)});
+  out.headers.push_back({"assay-processor", "audit"});
+  TRY(producer->send(std::move(out)));
+  TRY(producer->flush());
+  metrics_.increment(streams::Metric::kDeadLetters, {topic, reason_code(reason)});
+  return {};
+}
+
+Result<void> AuditProjection::run(const streams::Membership* member, const std::atomic<bool>& stop) {
+  streams::AuditProjectorOptions options;
+  options.topic = names_.full(Topic::kAudit);
+  options.group = group_;
+  options.member = member;
+  options.dead_letter = [this](const RecordView& record, Reason reason, std::string_view detail) { return dead_letter(record, reason, detail); };
+  options.writer_of = [](const RecordView& record) -> std::optional<processors::WriterStamp> {
+    auto text = record.header(kHeaderWriter);
+    auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
+    if (!stamp) return std::nullopt;
+    return processors::WriterStamp{std::string(stamp->writer), static_cast<uint64_t>(stamp->n)};
+  };
+  options.on_retry = [this](const Error& error) {
+    metrics_.increment(streams::Metric::kProjectorErrors, {"unreachable"});
+    streams::log_warning("projector.retrying", {{"detail", error.message}});
+  };
+  streams::AuditProjector* projector = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    projector_ = std::make_unique<streams::AuditProjector>(log_, *sink_, *signer_, std::move(options));
+    projector = projector_.get();
+  }
+  Result<void> result = projector->run(stop);
+  metrics_.add(streams::Metric::kAuditRows, static_cast<double>(projector->counters().rows.load()));
+  return result;
+}
+
+Offset AuditProjection::position() const {
+  std::lock_guard lock(mutex_);
+  return projector_ == nullptr ? Offset(-1) : projector_->position();
+}
+
+streams::Projection AuditProjection::projection() {
+  return {[this](const streams::Membership* member, const std::atomic<bool>& stop) { return run(member, stop); }, [this] { return position(); }};
+}
+
+}  // namespace assay::tools

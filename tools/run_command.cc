@@ -1,0 +1,291 @@
+// assay run: the pipeline, until it is stopped or until everything is folded.
+#include <csignal>
+#include <chrono>
+#include <filesystem>
+#include <sstream>
+#include <thread>
+
+#include "streams/archive_files.h"
+#include "streams/config_feed.h"
+#include "streams/http_server.h"
+#include "streams/logging.h"
+#include "streams/pipeline.h"
+#include "tools/commands.h"
+#include "tools/console/console.h"
+#include "tools/open_log.h"
+#include "tools/progress.h"
+#include "tools/projection.h"
+#include "tools/session.h"
+
+namespace assay::tools {
+namespace {
+
+std::atomic<bool> stop_requested{false};
+
+void request_stop(int) { stop_requested = true; }
+
+struct Flags {
+  bool until_end = false;
+  std::string only;
+  std::string http;
+};
+
+Result<std::set<std::string>> parse_only(const std::string& text) {
+  std::set<std::string> only;
+  std::istringstream in(text);
+  for (std::string name; std::getline(in, name, ',');) {
+    if (name != "scoring" && name != "promotion" && name != "allocation" && name != "audit")
+      return Error{Errc::kUsage, "--only " + name + ": one of scoring, promotion, allocation, audit"};
+    only.insert(name);
+  }
+  return only;
+}
+
+/// Publishes the rules that this process was given, when they differ; without any, the defaults, when none were ever published.
+Result<void> publish(Context& context, streams::Log& log) {
+  const Settings& settings = context.settings;
+  bool given = false;
+  for (const auto& [key, origin] : settings.origins)
+    for (const char* table : {"scoring", "promotion", "policy", "allocation"}) given = given || key.starts_with(table);
+  TRY_ASSIGN(streams::RuleFeed feed, streams::read_rules(log, settings.topics.prefix));
+  if (!given && !feed.kinds.empty()) return {};
+  TRY_ASSIGN(auto published, streams::publish_rules(log, settings.topics.prefix, settings.rules, wall_now()));
+  for (const streams::PublishedRules& one : published)
+    if (one.changed) streams::log_info("rules.published", {{"kind", config_kind_name(one.kind)}, {"version", one.version}});
+  return {};
+}
+
+/// Serves queries, health and metrics while the pipeline runs.
+class FrontDoor {
+ public:
+  FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit, streams::Metrics& metrics)
+      : settings_(settings), log_(log), pipeline_(pipeline), audit_(audit), metrics_(metrics) {}
+  ~FrontDoor() { close(); }
+
+  Result<void> open(const std::string& tcp_address) {
+    std::filesystem::remove(socket_path(settings_));  // left by a process that was killed: the directory's lock is ours
+    streams::HttpOptions options;
+    options.tcp_address = tcp_address;
+    options.unix_path = socket_path(settings_);
+    options.on_response = [this](int status) { metrics_.increment(streams::Metric::kHttpRequests, {std::to_string(status)}); };
+    options.on_refused = [this](std::string_view why) { metrics_.increment(streams::Metric::kHttpRefused, {why}); };
+    TRY_ASSIGN(server_, streams::HttpServer::open(options));
+    server_->route("GET", "/query/{name}", [this](const streams::HttpRequest& request) { return respond(std::string(request.param("name")), request.query); });
+    for (const char* name : {"scoreboard", "promotions", "allocations", "pools", "lag", "scores"})
+      server_->route("GET", std::string("/api/") + name, [this, name](const streams::HttpRequest& request) { return respond(name, request.query); });
+    streams::OperationsEndpoints endpoints;
+    endpoints.health = [] { return Json::object().set("status", "ok").set("kernelConfigured", false); };
+    endpoints.ready = [this] { return ready(); };
+    endpoints.metrics = [this] { return metrics_.exposition(); };
+    endpoints.status_page = console_page();
+    streams::route_operations(*server_, std::move(endpoints));
+    server_->start();
+    sampler_ = std::thread([this] { sample(); });
+    return {};
+  }
+
+  void close() {
+    closing_ = true;
+    if (sampler_.joinable()) sampler_.join();
+    if (server_ != nullptr) server_->stop();
+    server_.reset();
+  }
+
+  uint16_t port() const { return server_->port(); }
+
+ private:
+  QueryTarget target() {
+    QueryTarget out;
+    out.names = topic_names(settings_);
+    out.log = &log_;
+    for (const streams::TaskView& task : pipeline_.tasks())
+      if (task.store != nullptr) out.stores[task.name] = task.store->snapshot();
+    if (const Offset position = audit_.position(); position >= Offset(0)) out.audit_position = position;
+    out.running = true;
+    return out;
+  }
+
+  streams::HttpResponse respond(const std::string& name, const streams::HttpFields& params) {
+    if (name == "lag") {
+      std::lock_guard lock(lag_mutex_);
+      QueryTarget asked = target();
+      asked.lag = &lag_;
+      auto rows = answer(asked, name, params);
+      return rows ? streams::json_response(*rows) : streams::error_response(rows.error());
+    }
+    auto rows = answer(target(), name, params);
+    return rows ? streams::json_response(*rows) : streams::error_response(rows.error());
+  }
+
+  streams::Readiness ready() {
+    Json tasks = Json::array();
+    for (const streams::TaskView& task : pipeline_.tasks())
+      tasks.push_back(Json::object().set("task", task.name).set("state", streams::task_state_name(task.state)).set("detail", task.detail));
+    const bool ready = pipeline_.ready();
+    return {ready, Json::object().set("status", ready ? "ready" : "not ready").set("tasks", std::move(tasks))};
+  }
+
+  void sample() {
+    while (!closing_) {
+      {
+        std::lock_guard lock(lag_mutex_);
+        QueryTarget asked = target();
+        asked.lag = &lag_;
+        if (auto rows = measure_lag(asked)) streams::export_lag(metrics_, *rows);
+        export_pools(asked);
+      }
+      for (int tick = 0; tick < 50 && !closing_; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+
+  void export_pools(const QueryTarget& asked) {
+    auto pools = answer(asked, "pools", {});
+    if (!pools) return;  // another process owns them
+    for (const Json& pool : pools->as_array()) {
+      const std::string_view name = pool.string_or("pool", "");
+      metrics_.set(streams::Metric::kPoolCapacity, pool.number_or("capacity", 0), {name});
+      metrics_.set(streams::Metric::kPoolUsed, pool.number_or("used", 0), {name});
+      metrics_.set(streams::Metric::kPoolReserved, pool.number_or("reserved", 0), {name});
+    }
+  }
+
+  const Settings& settings_;
+  streams::Log& log_;
+  streams::Pipeline& pipeline_;
+  AuditProjection& audit_;
+  streams::Metrics& metrics_;
+  std::unique_ptr<streams::HttpServer> server_;
+  std::mutex lag_mutex_;
+  streams::LagMonitor lag_;
+  std::thread sampler_;
+  std::atomic<bool> closing_{false};
+};
+
+streams::LogLevel parse_level(const std::string& level) {
+  return level == "debug" ? streams::LogLevel::kDebug : level == "warn" ? streams::LogLevel::kWarning : level == "error" ? streams::LogLevel::kError : streams::LogLevel::kInfo;
+}
+
+/// Reports in = accepted + filtered + dead letters, from the tallies that stand in the stores of the tasks that ran here.
+Result<Json> account(const std::vector<streams::TaskView>& tasks) {
+  processors::Tally sum;
+  int64_t dead_written = 0;
+  for (const streams::TaskView& task : tasks) {
+    if (!task.name.starts_with("scoring-") || task.store == nullptr) continue;
+    TRY_ASSIGN(streams::TaskMeta meta, streams::read_meta(*task.store));
+    sum.delivered += meta.tally.delivered;
+    sum.accepted += meta.tally.accepted;
+    for (size_t r = 0; r < kReasonCount; ++r) sum.refused[r] += meta.tally.refused[r];
+    for (const auto& [tp, n] : meta.written)
+      if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
+  }
+  uint64_t filtered = 0, dead = 0;
+  Json by_reason = Json::object();
+  for (size_t r = 0; r < kReasonCount; ++r) {
+    (is_filtered(static_cast<Reason>(r)) ? filtered : dead) += sum.refused[r];
+    if (sum.refused[r] > 0) by_reason.set(reason_code(static_cast<Reason>(r)), sum.refused[r]);
+  }
+  if (sum.delivered != sum.accepted + filtered + dead || dead != static_cast<uint64_t>(dead_written))
+    return Error{Errc::kUnexpected, "accounting for the reports: " + std::to_string(sum.delivered) + " in, " + std::to_string(sum.accepted) +
+                                        " accepted + " + std::to_string(filtered) + " filtered + " + std::to_string(dead) + " dead letters (" +
+                                        std::to_string(dead_written) + " written)"};
+  return Json::object().set("delivered", sum.delivered).set("accepted", sum.accepted).set("filtered", filtered).set("deadLetters", dead).set("byReason", std::move(by_reason));
+}
+
+Result<int> run(Context& context, const Flags& flags) {
+  const Settings& settings = context.settings;
+  TRY_ASSIGN(auto only, parse_only(flags.only));
+  TRY(streams::configure_logging({.level = context.quiet ? streams::LogLevel::kWarning : parse_level(settings.log_level)}));
+  auto lock = streams::DirectoryLock::take(settings.data_dir);
+  if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite));
+  TRY(ensure_topics(settings, *log));
+  TRY(publish(context, *log));
+  TRY_ASSIGN(auto signer, open_signer(settings));
+  TRY_ASSIGN(auto sink, open_audit_sink(settings, settings.data_dir, signer));
+  streams::Metrics metrics;
+  const streams::TopicNames names = topic_names(settings);
+  AuditProjection audit(*log, names, std::move(sink), signer, streams::audit_group(names), metrics);
+
+  streams::PipelineOptions options;
+  options.names = names;
+  options.only = only;
+  options.until_end = flags.until_end;
+  if (!flags.until_end && !settings.kafka.brokers.empty()) {
+    // A service keeps its name over a quick restart, so that nothing moves; the data directory is what makes it the same one.
+    options.instance_id = "assay-" + to_hex(as_bytes(sha256(std::filesystem::absolute(settings.data_dir).string()))).substr(0, 12);
+  }
+  options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);
+  options.task.max_commit_records = static_cast<size_t>(settings.commit.max_records);
+  options.scoring.audit_each = settings.audit.eval_submit == "each";
+  options.scoring.cache_bytes = static_cast<size_t>(settings.memory_bytes) / 2 / static_cast<size_t>(names.partitions());
+  state::RocksdbOptions store_options;
+  const auto stores = static_cast<size_t>(2 * names.partitions() + 1);
+  store_options.block_cache_bytes = static_cast<size_t>(settings.memory_bytes) / 8 / stores;
+  store_options.write_buffer_bytes = std::clamp<size_t>(static_cast<size_t>(settings.memory_bytes) / 8 / stores, 1 << 20, 64 << 20);
+  auto open_store = [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
+    TRY_ASSIGN(auto store, state::open_rocksdb_store(state_dir(settings, task), store_options));
+    return std::shared_ptr<state::Store>(std::move(store));
+  };
+  streams::Pipeline pipeline(*log, options, open_store, audit.projection(), metrics);
+
+  stop_requested = false;
+  std::signal(SIGTERM, request_stop);
+  std::signal(SIGINT, request_stop);
+  std::signal(SIGPIPE, SIG_IGN);
+  FrontDoor door(settings, *log, pipeline, audit, metrics);
+  const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
+  TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
+  if (serve) streams::log_info("http.listening", {{"port", int64_t{door.port()}}});
+
+  std::atomic<bool> done{false};
+  std::thread watcher;
+  if (flags.until_end) {
+    watcher = std::thread([&] {
+      Progress progress("run", "offsets", context);
+      int64_t most = 0, last = 0;
+      while (!done) {
+        if (auto behind = pipeline.offsets_behind()) {
+          most = std::max(most, *behind);
+          last = std::max(last, most - *behind);
+          if (most > 0) progress.update(static_cast<uint64_t>(last), static_cast<double>(last) / static_cast<double>(most));
+        }
+        for (int tick = 0; tick < 10 && !done; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+      if (most > 0) progress.finish();
+    });
+  }
+  std::vector<streams::TaskView> ran;
+  std::thread keeper([&] {  // stores are closed with their tasks; the accounting at the end reads them once more
+    while (!done) {
+      if (auto tasks = pipeline.tasks(); tasks.size() >= ran.size()) ran = std::move(tasks);
+      for (int tick = 0; tick < 4 && !done; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(25));
+    }
+  });
+  Result<void> result = pipeline.run(stop_requested);
+  done = true;
+  if (watcher.joinable()) watcher.join();
+  keeper.join();
+  door.close();
+  std::filesystem::remove(socket_path(settings));
+  TRY(std::move(result));
+  if (flags.until_end && !stop_requested) {
+    TRY_ASSIGN(Json accounts, account(ran));
+    context.out << render_object(accounts, context.format);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void register_run(Command& root) {
+  auto flags = std::make_shared<Flags>();
+  Command command = root.command("run", "Run the pipeline: reports in, scores, decisions, grants and audit rows out");
+  command.example("assay run --until-end")
+      .example("assay --brokers 127.0.0.1:9092 --database-url postgresql://… run --http 127.0.0.1:8050")
+      .flag("--until-end", flags->until_end, "End when every partition is folded and committed and nothing more follows")
+      .option("--only", flags->only, "Only these processors: scoring,promotion,allocation,audit")
+      .option("--http", flags->http, "Serve HTTP there (host:port)");
+  command.run([flags](Context& context) { return run(context, *flags); });
+}
+
+}  // namespace assay::tools

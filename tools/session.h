@@ -1,0 +1,43 @@
+// Queries: asked of the process that runs on the data directory, or of its stores when none does.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "streams/lag.h"
+#include "streams/queries.h"
+#include "tools/cli.h"
+
+namespace assay::tools {
+
+using QueryParams = std::vector<std::pair<std::string, std::string>>;
+
+/// What a query looks at.
+struct QueryTarget {
+  streams::TopicNames names;
+  streams::Log* log = nullptr;
+  streams::Stores stores;
+  streams::LagMonitor* lag = nullptr;    // with a history; nothing: one look
+  std::optional<Offset> audit_position;  // of the projector in this process
+  bool running = false;
+};
+
+/// Answers "scores", "scoreboard", "promotions", "allocations", "pools", "digest", "lag" or "tally". Pure over its target but for
+/// the clock of "lag". Errors: kUsage for a parameter it cannot read; kNotFound for another query; those of the stores.
+Result<Json> answer(const QueryTarget& target, std::string_view query, const QueryParams& params);
+
+/// Asks DIR/assay.sock; when nobody listens there, opens the stores and answers here.
+/// Errors: kIncomplete when a partition's state is not here or behind what was committed.
+Result<Json> ask(Context& context, std::string_view query, const QueryParams& params);
+
+streams::TopicNames topic_names(const Settings& settings);
+std::string socket_path(const Settings& settings);
+std::string state_dir(const Settings& settings, std::string_view task);
+
+/// Lag rows of all groups, exact. `audit_position` overrides what the projector's group has committed.
+Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target);
+
+}  // namespace assay::tools
