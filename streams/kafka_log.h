@@ -36,8 +36,9 @@ struct KafkaLogOptions {
 /// Writers: kFenced means that the broker refuses this writer's epoch (or static instance id): a newer owner, or a
 /// transaction that outlived transaction_timeout_ms, which the protocol cannot tell apart. A group that moved on
 /// (generation, member id) is kAborted: the transaction was rolled back, and Membership::poll will say what changed.
-/// kAmbiguous also comes when the broker accepted a commit or an abort only after a request whose own answer was lost, and
-/// prepare() may return it too. After kFenced and kAmbiguous the writer is done; every call returns that error again.
+/// A commit that is not answered within transaction_timeout_ms is kAmbiguous; so is a commit or an abort that the broker
+/// accepted after a request of the transaction whose own answer was lost, and prepare() may say so too, when it had to
+/// abort. After kFenced and kAmbiguous the writer is done; every call returns that error again.
 /// A timestamp of 0 is written as 1: to librdkafka 0 means the present.
 /// Without a Transaction::member the offsets are guarded by the transactional id alone.
 ///

@@ -11,8 +11,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kRemaining = -1;  // for transactional calls: what remains of the transaction's timeout
-constexpr int kStoppingMs = 3000;
+constexpr Milliseconds kStopping{3000};  // a process that is to end waits so long for an answer
+constexpr Milliseconds kSlice{1000};     // how soon a waiting call notices
 
 Settings producer_tuning(const KafkaLogOptions& options) {
   return {{"queue.buffering.max.messages", "1000000"},
@@ -74,7 +74,13 @@ class KafkaWriter final : public LogWriter {
   Error roll_back(std::string_view attempt, std::string_view why);
   Error finish(Error error);
   Error failed(const ErrorPtr& error, std::string_view attempt);
-  int patience() const { return stopping_ && stopping_->load() ? kStoppingMs : kRemaining; }
+  bool stopping() const { return stopping_ && stopping_->load(); }
+  /// Whether a call that began then has waited long enough.
+  bool over(Clock::time_point began) const {
+    const auto waited = Clock::now() - began;
+    return waited >= Milliseconds(timeout_ms_) || (stopping() && waited >= kStopping);
+  }
+  ErrorPtr end(rd_kafka_error_t* (*call)(rd_kafka_t*, int)) const;
   std::string named(std::string_view what) const { return std::string(what) + " as " + id_; }
 
   std::string id_;
@@ -152,6 +158,18 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
   return std::unique_ptr<LogWriter>(std::move(writer));
 }
 
+/// Commits or aborts. The call itself would wait for an answer for ever; on a time-out it goes on in the background and is
+/// taken up again, and where patience ends, it is left and the writer with it.
+ErrorPtr KafkaWriter::end(rd_kafka_error_t* (*call)(rd_kafka_t*, int)) const {
+  const auto began = Clock::now();
+  for (;;) {
+    ErrorPtr error(call(client_->get(), static_cast<int>(kSlice.count())));
+    if (!error || rd_kafka_error_code(error.get()) != RD_KAFKA_RESP_ERR__TIMED_OUT || rd_kafka_error_is_fatal(error.get()) ||
+        rd_kafka_error_txn_requires_abort(error.get()) || over(began))
+      return error;
+  }
+}
+
 /// Remembers that this writer is of no more use.
 Error KafkaWriter::finish(Error error) {
   transaction_.reset();
@@ -173,7 +191,7 @@ Error KafkaWriter::failed(const ErrorPtr& error, std::string_view attempt) {
 /// Ends the transaction after something in it failed. kAborted when it certainly did not happen and nothing of it is on its way.
 Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
   transaction_.reset();
-  ErrorPtr error(rd_kafka_abort_transaction(client_->get(), patience()));
+  ErrorPtr error = end(rd_kafka_abort_transaction);
   if (error) return failed(error, std::string(attempt) + " (" + std::string(why) + "), then aborting");
   if (unanswered_.any())
     return finish(client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; aborted, but a request of it was never answered"));
@@ -199,11 +217,11 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
   places_.assign(records.size(), Offset(-1));
   delivered_ = 0;
   delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
-  const auto until = Clock::now() + Milliseconds(timeout_ms_);
+  const auto began = Clock::now();
   for (size_t i = 0; i < records.size(); ++i) {
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
     rd_kafka_resp_err_t err;
-    while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && Clock::now() < until)
+    while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && !over(began))
       rd_kafka_poll(client_->get(), 50);
     if (!err) continue;
     const std::string attempt = "writing to " + to_string({records[i].to.topic, partitions_[i]});
@@ -217,8 +235,11 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
 /// Waits for the place of every record.
 Result<void> KafkaWriter::deliver() {
   char text[512];
-  while (delivered_ < places_.size() && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text))
-    rd_kafka_flush(client_->get(), 1000);  // ends: message.timeout.ms bounds every delivery
+  const auto began = Clock::now();
+  while (delivered_ < places_.size() && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text)) {
+    rd_kafka_flush(client_->get(), static_cast<int>(kSlice.count()));  // message.timeout.ms bounds every delivery
+    if (stopping() && over(began)) delivery_error_ = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
+  }
   const std::string attempt = "writing " + std::to_string(places_.size()) + " records";
   if (auto fatal = rd_kafka_fatal_error(client_->get(), text, sizeof text))
     return finish(client_->error(is_fencing(fatal) ? Errc::kFenced : Errc::kAmbiguous, named(attempt), text));
@@ -251,9 +272,10 @@ Result<void> KafkaWriter::send_offsets() {
     proof = {rd_kafka_consumer_group_metadata_new(commit.group.c_str()), rd_kafka_consumer_group_metadata_destroy};
   const std::string attempt = "committing offsets of group " + commit.group;
   if (!proof) return roll_back(attempt, "the member has no assignment");
-  const auto until = Clock::now() + Milliseconds(timeout_ms_);
+  const auto began = Clock::now();
   for (;;) {
-    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), patience()));
+    const auto patience = stopping() ? kStopping : Milliseconds(timeout_ms_);  // a time-out of this call cannot be taken up
+    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), static_cast<int>(patience.count())));
     if (!error) return {};
     if (rd_kafka_error_is_fatal(error.get()) || is_fencing(rd_kafka_error_code(error.get()))) {
       // A taken-over static instance id is not fatal to the producer: nothing of the transaction may stay behind.
@@ -263,7 +285,7 @@ Result<void> KafkaWriter::send_offsets() {
       if (rolled_back.code == Errc::kAborted) rolled_back.code = Errc::kFenced;
       return finish(std::move(rolled_back));
     }
-    if (rd_kafka_error_is_retriable(error.get()) && !rd_kafka_error_txn_requires_abort(error.get()) && Clock::now() < until) continue;
+    if (rd_kafka_error_is_retriable(error.get()) && !rd_kafka_error_txn_requires_abort(error.get()) && !over(began)) continue;
     return roll_back(attempt, rd_kafka_error_string(error.get()));
   }
 }
@@ -272,7 +294,7 @@ Result<std::vector<Offset>> KafkaWriter::commit() {
   if (done_) return *done_;
   CHECK(transaction_);
   if (transaction_->offsets && !transaction_->offsets->offsets.empty()) TRY(send_offsets());
-  ErrorPtr error(rd_kafka_commit_transaction(client_->get(), patience()));
+  ErrorPtr error = end(rd_kafka_commit_transaction);
   if (error) {
     if (rd_kafka_error_txn_requires_abort(error.get())) return roll_back("committing a transaction", rd_kafka_error_string(error.get()));
     return failed(error, "committing a transaction");
