@@ -1,12 +1,11 @@
 // Rows per second through each stage of the audit path: fold, sign, archive, PostgreSQL (when given), verify.
-#include <pqxx/pqxx>
-
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <functional>
+#include <pqxx/pqxx>
 #include <thread>
 
 #include "streams/audit_archive.h"
