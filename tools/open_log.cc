@@ -32,9 +32,22 @@ std::vector<streams::TopicConfig> configured_topics(const Settings& settings) {
                                  .retention_ms = settings.topics.retention_ms});
 }
 
+Result<void> check_partitions(const Settings& settings, streams::Log& log) {
+  for (const streams::TopicConfig& topic : configured_topics(settings)) {
+    auto partitions = log.partition_count(topic.name);
+    if (!partitions && partitions.error().code == Errc::kNotFound) continue;
+    if (!partitions) return partitions.error();
+    if (*partitions != topic.partitions)
+      return Error{Errc::kUsage, "topic " + topic.name + " of " + log.describe() + " has " + std::to_string(*partitions) +
+                                     " partitions, topics.partitions = " + std::to_string(settings.topics.partitions) + " asks for " +
+                                     std::to_string(topic.partitions) + "; set topics.partitions to what the topics were created with"};
+  }
+  return {};
+}
+
 Result<void> ensure_topics(const Settings& settings, streams::Log& log) {
-  if (!settings.topics.manage) return {};
-  return log.create_topics(configured_topics(settings));
+  if (settings.topics.manage) TRY(log.create_topics(configured_topics(settings)));
+  return check_partitions(settings, log);
 }
 
 WallTime wall_now() {
