@@ -18,6 +18,8 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;
   options.read_only = access == LogAccess::kRead;
+  if (options.read_only && !std::filesystem::exists(dir))
+    return Error{Errc::kIncomplete, "no log in " + dir.string() + " yet; `assay produce` or `assay run` makes it (--data-dir names the directory)"};
   if (!options.read_only) {
     std::error_code failed;
     std::filesystem::create_directories(dir, failed);
