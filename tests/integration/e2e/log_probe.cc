@@ -58,18 +58,25 @@ Result<void> produce(Log& log) {
 
 Result<void> read(Log& log, const std::string& topic) {
   TRY_ASSIGN(auto partitions, partitions_of(log, topic));
-  return read_to_end(log, partitions, [&](const TopicPartition& from, const RecordView& record) -> Result<bool> {
+  TRY(read_to_end(log, partitions, [&](const TopicPartition& from, const RecordView& record) -> Result<bool> {
     std::cout << from.partition << ' ' << record.offset.value << ' ' << record.timestamp.value << ' ' << written(record.key) << ' '
               << written(record.value);
     for (const HeaderView& header : record.headers) std::cout << ' ' << hex(header.name) << written(header.value);
     std::cout << '\n';
     return true;
-  });
+  }));
+  return {};
 }
 
 Result<std::unique_ptr<Log>> open(std::string_view kind, const std::string& where, bool read_only) {
-  if (kind == "kafka") return open_kafka_log({.brokers = where});
-  return open_embedded_log(where, {.read_only = read_only});
+  if (kind == "kafka") {
+    KafkaLogOptions options;
+    options.brokers = where;
+    return open_kafka_log(options);
+  }
+  EmbeddedLogOptions options;
+  options.read_only = read_only;
+  return open_embedded_log(where, options);
 }
 
 Result<void> run(const std::vector<std::string>& words) {
