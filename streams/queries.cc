@@ -211,11 +211,15 @@ Result<Json> query_digests(const Stores& stores, const TopicNames& names, bool r
       const TaskSpec spec = plan.task(p);
       TRY_ASSIGN(const state::Reader* store, store_of(stores, spec.name));
       TRY_ASSIGN(TaskMeta meta, read_meta(*store));
-      std::string position;
-      for (const auto& [tp, offset] : meta.positions)
-        position += (position.empty() ? "" : " ") + to_string(tp) + ":" + std::to_string(offset.value);
+      // One input: the next offset to fold. Several: how far they have come in all.
+      int64_t position = 0;
+      Json inputs = Json::object();
+      for (const auto& [tp, offset] : meta.positions) {
+        if (tp.topic != topic_spec(Topic::kConfig).name) position += offset.value;
+        inputs.set(to_string(tp), std::to_string(offset.value));
+      }
       Json row = Json::object();
-      row.set("task", spec.name).set("sequence", std::to_string(meta.sequence)).set("position", position);
+      row.set("task", spec.name).set("sequence", std::to_string(meta.sequence)).set("position", std::to_string(position));
       if (recompute) {
         state::Digest digest;
         TRY(store->scan("", [&](std::string_view key, std::string_view value) {
@@ -227,7 +231,7 @@ Result<Json> query_digests(const Stores& stores, const TopicNames& names, bool r
       } else {
         row.set("digest", meta.digest.hex());
       }
-      rows.push_back(std::move(row));
+      rows.push_back(std::move(row.set("inputs", std::move(inputs))));
     }
   }
   return Json(std::move(rows));

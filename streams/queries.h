@@ -41,7 +41,7 @@ struct BoardQuery {
 /// The leaderboard as rows {"rank","agentId","divisionId","window","windowEnd","score","lower","upper","samples","movement"}.
 Result<Json> query_scoreboard(const Stores& stores, Log& log, const TopicNames& names, const BoardQuery& query);
 
-/// Rows {"task","sequence","position","digest"} in topology order. With `recompute` the digest is made from every row again,
+/// Rows {"task","sequence","position","digest","inputs"} in topology order; "inputs" has the position of each partition. With `recompute` the digest is made from every row again,
 /// and a row whose stored digest differs carries "stored" beside it.
 Result<Json> query_digests(const Stores& stores, const TopicNames& names, bool recompute);
 

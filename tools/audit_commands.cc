@@ -28,7 +28,7 @@ Result<int> export_chain(Context& context, const Flags& flags) {
              }));
   progress.finish();
   Json summary = Json::object();
-  summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", std::to_string(manifest.head.sequence));
+  summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", manifest.head.sequence);
   summary.set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
   context.out << render_object(summary, context.format);
   return 0;
@@ -60,11 +60,11 @@ Result<int> head(Context& context) {
   Json row = Json::object();
   if (!context.settings.database.url.empty()) {
     TRY_ASSIGN(streams::DatabaseHead found, streams::read_database_head(context.settings.database.url));
-    row.set("rows", std::to_string(found.state.sequence)).set("headHash", to_hex(as_bytes(found.state.head_hash)));
+    row.set("rows", found.state.sequence).set("headHash", to_hex(as_bytes(found.state.head_hash)));
     row.set("headId", found.state.head_id).set("signedThrough", std::to_string(found.signed_through));
   } else {
     TRY_ASSIGN(streams::ArchiveManifest manifest, streams::read_archive_manifest(audit_dir(context.settings)));
-    row.set("rows", std::to_string(manifest.head.sequence)).set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
+    row.set("rows", manifest.head.sequence).set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
     row.set("headId", manifest.head.head_id).set("signedThrough", std::to_string(manifest.head.sequence));
   }
   context.out << render_object(row, context.format);
