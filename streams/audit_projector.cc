@@ -204,7 +204,7 @@ class AuditProjector::Run {
   /// Lets standard tools see how far the chain is. The truth is in the sink, so a failure only counts.
   void commit_offsets() {
     const Offset position = p_.position();
-    if (position == committed_ || position.value < 0) return;
+    if (options_.group.empty() || position == committed_ || position.value < 0) return;
     committed_at_ = Clock::now();
     Result<void> done = p_.log_.commit_offsets({options_.group, {{partition_, position}}}, options_.member);
     commit_failed_ = !done;

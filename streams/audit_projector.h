@@ -13,7 +13,7 @@ namespace assay::streams {
 
 struct AuditProjectorOptions {
   std::string topic = "audit-events";  // full name, prefix included
-  std::string group = "assay.audit";   // where offsets are committed for people to see; the sink holds the truth
+  std::string group = "assay.audit";   // where offsets are committed for people to see; the sink holds the truth. Empty: nowhere
   const Membership* member = nullptr;  // for that commit
   size_t batch_rows_max = 4096;
   size_t batch_bytes_max = 4 << 20;
