@@ -18,10 +18,11 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;
   options.read_only = access == LogAccess::kRead;
-  if (options.read_only && !std::filesystem::exists(dir))
-    return Error{Errc::kIncomplete, "no log in " + dir.string() + " yet; `assay produce` or `assay run` makes it (--data-dir names the directory)"};
-  if (!options.read_only) {
-    std::error_code failed;
+  std::error_code failed;
+  if (options.read_only) {
+    if (!std::filesystem::exists(dir, failed))
+      return Error{Errc::kIncomplete, "opening the log in " + dir.string() + ": there is none yet; `assay produce` and `assay run` make it"};
+  } else {
     std::filesystem::create_directories(dir, failed);
     if (failed) return Error{Errc::kUnexpected, "create " + dir.string() + ": " + failed.message()};
   }
