@@ -403,8 +403,8 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
 
 std::string to_text(const VerifyReport& report) {
   std::string out;
-  auto proven = [&](const char* label) {
-    out += label + std::to_string(report.rows) + " rows";
+  auto proven = [&](const char* label, const char* unit) {
+    out += label + std::to_string(report.rows) + unit;
     if (report.rows > 0) {
       out += "\n  first      " + format_rfc3339_us(report.first_created_at_us) + "  " + report.first_id;
       out += "\n  last       " + format_rfc3339_us(report.last_created_at_us) + "  " + report.last_id;
@@ -414,7 +414,7 @@ std::string to_text(const VerifyReport& report) {
   };
   if (report.verified()) {
     out += "Audit chain verified\n";
-    proven("  rows       ");
+    proven("  rows       ", "");
   } else {
     out += report.exit_code() == schemas::exit_code(Errc::kTampered) ? "Audit chain NOT verified: tampered with\n"
                                                                      : "Audit chain NOT verified: evidence is missing\n";
@@ -423,7 +423,7 @@ std::string to_text(const VerifyReport& report) {
           "  " + (finding.sequence > 0 ? quoted_row(finding.sequence, finding.event_id) + ", at " : std::string()) + finding.place;
       out += ": check \"" + finding.check + "\" failed: " + finding.detail + '\n';
     }
-    proven("Still proven, from the first row: ");
+    proven("Still proven, from the first row: ", report.rows == 1 ? " row" : " rows");
   }
   if (!report.signatures_checked)
     out += "  No signature was checked: there are no keys to check them with.\n";

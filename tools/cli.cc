@@ -62,7 +62,7 @@ std::vector<std::string> option_names(const CLI::App* app) {
   std::vector<std::string> names;
   for (; app != nullptr; app = app->get_parent())
     for (const CLI::Option* option : app->get_options())
-      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+      for (const std::string& name : option->get_lnames()) names.push_back(name);
   return names;
 }
 
@@ -71,8 +71,10 @@ std::string unknown_argument(Command::Node& at, const std::string& word) {
   if (word.starts_with('-')) {
     std::vector<std::string> names = option_names(at.app);
     std::vector<std::string_view> views(names.begin(), names.end());
-    const std::string_view near = nearest_word(word.substr(0, word.find('=')), views);
-    return "unknown flag " + word + (near.empty() ? "" : "; did you mean " + std::string(near) + "?");
+    // Without the dashes: they are alike in every flag and would make any two of them look related.
+    const std::string bare = word.substr(0, word.find('=')).substr(std::min(word.find_first_not_of('-'), word.size()));
+    const std::string_view near = nearest_word(bare, views);
+    return "unknown flag " + word + (near.empty() ? "" : "; did you mean --" + std::string(near) + "?");
   }
   if (at.children.empty()) return "unexpected argument \"" + word + "\"";
   std::vector<std::string> names;

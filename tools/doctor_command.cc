@@ -59,7 +59,7 @@ void check_configuration(const Settings& settings, Findings& findings) {
 
 void check_log(const Settings& settings, Findings& findings) {
   auto log = open_log(settings, LogAccess::kRead);
-  if (!log && log.error().code == Errc::kNotFound && settings.kafka.brokers.empty()) {
+  if (!log && log.error().code == Errc::kIncomplete && settings.kafka.brokers.empty()) {
     findings.warn("log", "nothing in " + settings.data_dir + " yet", "assay produce or assay run makes it");
     return;
   }

@@ -15,7 +15,7 @@ enum class LogAccess {
 };
 
 /// Opens Kafka when brokers are set, else the embedded log in DIR/log (created with its directory for kReadWrite).
-/// Errors: kRefused when another process holds the directory; kUnreachable; kNotFound (kRead, nothing there yet).
+/// Errors: kRefused when another process holds the directory; kUnreachable; kIncomplete (kRead, nothing there yet).
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access);
 
 /// The topics that these settings ask for.

@@ -15,6 +15,7 @@ constexpr int64_t kBarIntervalMs = 100;
 constexpr int64_t kLineIntervalMs = 5000;
 constexpr uint64_t kCallsPerLook = 256;  // reading the clock for every unit would cost more than the unit
 constexpr int kBarWidth = 24;
+constexpr double kLeastShareToTell = 0.01;  // before it, the time left is a guess that frightens
 
 ProgressForm form_of(const Context& context) {
   if (context.quiet) return ProgressForm::kSilent;
@@ -86,7 +87,7 @@ void Progress::print(int64_t now_ms, bool last) {
   text += "  " + grouped(count_) + " " + unit_ + "  " + grouped(rate) + "/s";
   if (last) {
     text += "  in " + clock_text(took_ms / 1000);
-  } else if (share > 0) {
+  } else if (share >= kLeastShareToTell) {
     text += "  " + clock_text(static_cast<int64_t>(static_cast<double>(took_ms) * (1 - share) / share) / 1000) + " left";
   }
   if (form_ == ProgressForm::kBar) {

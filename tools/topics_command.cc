@@ -17,7 +17,7 @@ void print(Context& context, const std::vector<streams::TopicDifference>& plan) 
 Result<int> plan(Context& context) {
   const auto wanted = configured_topics(context.settings);
   auto log = open_log(context.settings, LogAccess::kRead);
-  if (!log && log.error().code == Errc::kNotFound) log = open_log(context.settings, LogAccess::kReadWrite);  // nothing there yet
+  if (!log && log.error().code == Errc::kIncomplete) log = open_log(context.settings, LogAccess::kReadWrite);  // nothing there yet
   if (!log) return std::move(log.error());
   TRY_ASSIGN(auto differences, streams::plan_topics(**log, wanted));
   print(context, differences);
