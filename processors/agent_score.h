@@ -36,11 +36,11 @@ struct AgentScore {
 
   /// One plain sentence.
   std::string rationale() const;
-  /// Canonical JSON of the record (interfaces §4).
+  /// Canonical JSON of the record, as proto/agent_score.proto describes it.
   std::string to_json(std::string_view config_version, WallTime computed_at) const;
 };
 
-/// Scores a window. Pure. The rounding is that of interfaces §4: nine decimals, half to even.
+/// Scores a window. Pure. Rounded once, to nine decimals, half to even.
 AgentScore score_window(std::string_view agent, Window window, int64_t end, const WindowContent& content, const ScoringRules& rules,
                         const Names& names);
 

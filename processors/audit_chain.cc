@@ -19,7 +19,8 @@ bool has_nul(const Json& value) {
   if (value.is_string()) return in_text(value.as_string());
   if (value.is_array()) return std::ranges::any_of(value.as_array(), has_nul);
   if (value.is_object())
-    return std::ranges::any_of(value.as_object(), [&](const auto& member) { return in_text(member.first) || has_nul(member.second); });
+    return std::ranges::any_of(value.as_object(),
+                               [&](const auto& member) { return in_text(member.first) || has_nul(member.second); });
   return false;
 }
 

@@ -23,13 +23,13 @@ struct WriterStamp {
 
 /// Everything the next row depends on; what a sink stores beside the rows.
 struct ChainState {
-  int64_t sequence = 0;           // of the last row; 0: there is none
-  Sha256Digest head_hash{};       // of the last row
-  std::string head_id;            // of the last row
-  int64_t last_created_at_us = 0; // of the last row
-  Offset last_offset{-1};         // of the record that made the last row
-  std::string anchor;             // XXH3-128 of that record's value, seeded by its timestamp: shows a log of another origin
-  Offset next_offset{0};          // first record not folded yet
+  int64_t sequence = 0;            // of the last row; 0: there is none
+  Sha256Digest head_hash{};        // of the last row
+  std::string head_id;             // of the last row
+  int64_t last_created_at_us = 0;  // of the last row
+  Offset last_offset{-1};          // of the record that made the last row
+  std::string anchor;              // XXH3-128 of that record's value, seeded by its timestamp: shows a log of another origin
+  Offset next_offset{0};           // first record not folded yet
   std::map<std::string, uint64_t, std::less<>> writers;  // last n of each writer
   bool operator==(const ChainState&) const = default;
 };
@@ -39,8 +39,8 @@ struct AuditRow {
   int64_t sequence = 0;  // from 1
   std::string id;
   std::string event_type;
-  int64_t created_at_us = 0;  // max(record timestamp, the row before + 1)
-  std::string payload;        // canonical text of the envelope and its recordedAt: all that is hashed but the link
+  int64_t created_at_us = 0;              // max(record timestamp, the row before + 1)
+  std::string payload;                    // canonical text of the envelope and its recordedAt: all that is hashed but the link
   std::optional<Sha256Digest> prev_hash;  // absent in the first row
   Sha256Digest hash{};
   bool operator==(const AuditRow&) const = default;

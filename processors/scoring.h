@@ -24,7 +24,7 @@ struct ScoringOptions {
   size_t cache_bytes = 256 << 20;  // decoded agents kept in memory between commits
 };
 
-/// One partition of eval.reports.v1 into windows and scores (interfaces §3, §4).
+/// One partition of eval.reports.v1 into windows and scores.
 class Scoring : public Processor {
  public:
   /// `rows` must use scoring_row_digest.

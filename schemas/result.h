@@ -28,7 +28,7 @@ enum class Errc {
   kOutOfRange,   // an offset that retention took or that does not exist yet
 };
 
-/// Exit code of a process that ends with this error (interfaces: 0 fine .. 8 evidence incomplete).
+/// Exit code of a process that ends with this error (0 fine … 8 evidence incomplete; README.md names them).
 int exit_code(Errc code);
 
 /// What was attempted, on what, and what came back.

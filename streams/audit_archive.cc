@@ -123,7 +123,11 @@ class Archive {
 class ArchiveSink : public AuditSink {
  public:
   ArchiveSink(std::string dir, std::shared_ptr<Signer> signer, ArchiveOptions options, DirectoryLock lock)
-      : dir_(std::move(dir)), signer_(std::move(signer)), options_(std::move(options)), lock_(std::move(lock)), archive_(dir_, options_) {}
+      : dir_(std::move(dir)),
+        signer_(std::move(signer)),
+        options_(std::move(options)),
+        lock_(std::move(lock)),
+        archive_(dir_, options_) {}
 
   std::string describe() const override { return "archive in " + dir_; }
 
@@ -133,7 +137,8 @@ class ArchiveSink : public AuditSink {
     if (manifest) {
       manifest_ = std::move(manifest).value();
       if (manifest_.head.next_offset.value < 0)
-        return Error{Errc::kRefused, "continuing the chain in " + dir_ + ": it is an export that does not know its place in the log"};
+        return Error{Errc::kRefused,
+                     "continuing the chain in " + dir_ + ": it is an export that does not know its place in the log"};
     } else if (manifest.error().code == Errc::kIncomplete) {
       TRY(refuse_rows_without_manifest());
       manifest_ = {};
@@ -202,7 +207,8 @@ class ArchiveSink : public AuditSink {
     if (!rows && rows.error().code == Errc::kNotFound) return {};
     if (!rows) return rows.error();
     if (rows->empty()) return {};
-    return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": there are rows (" + rows->front() + ") but no manifest.json"};
+    return Error{Errc::kTampered,
+                 "continuing the chain in " + dir_ + ": there are rows (" + rows->front() + ") but no manifest.json"};
   }
 
   Result<void> remove_leftovers() const {
@@ -335,7 +341,8 @@ std::string ArchiveManifest::to_json(bool with_signature) const {
   out.set("rows", std::to_string(head.sequence));
   out.set("firstHash", files.empty() ? Json() : Json(files.front().first_hash));
   out.set("lastHash", files.empty() ? Json() : Json(files.back().last_hash));
-  out.set("signer", Json::object().set("signerId", signer.signer_id).set("publicKey", signer.public_key).set("algorithm", signer.algorithm));
+  out.set("signer",
+          Json::object().set("signerId", signer.signer_id).set("publicKey", signer.public_key).set("algorithm", signer.algorithm));
   out.set("signers", Json::object().set("name", kSignersName).set("sha256", signers_sha256));
   if (with_signature) out.set("signature", signature);
   return canonical(out) + "\n";
@@ -371,11 +378,13 @@ Result<ArchiveManifest> read_archive_manifest(const std::string& dir) {
     return Error{missing ? Errc::kIncomplete : Errc::kUnexpected, "reading an archive: " + file.error().message};
   }
   Result<ArchiveManifest> manifest = ArchiveManifest::parse(file->bytes());
-  if (!manifest) return Error{manifest.error().code, manifest.error().message + " (" + dir + "/" + std::string(kManifestName) + ")"};
+  if (!manifest)
+    return Error{manifest.error().code, manifest.error().message + " (" + dir + "/" + std::string(kManifestName) + ")"};
   return manifest;
 }
 
-Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer, const ArchiveOptions& options) {
+Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer,
+                                                     const ArchiveOptions& options) {
   TRY_ASSIGN(DirectoryLock lock, DirectoryLock::take(dir));
   return std::unique_ptr<AuditSink>(std::make_unique<ArchiveSink>(dir, std::move(signer), options, std::move(lock)));
 }

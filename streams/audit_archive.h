@@ -4,7 +4,8 @@
 //   DIR/signers.json                                       the public keys
 //   DIR/manifest.json                                      every file with count, bytes, hashes; the head; signed
 //
-// A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the new.
+// A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the
+// new.
 #pragma once
 
 #include <functional>
@@ -44,9 +45,9 @@ struct ArchiveManifest {
 };
 
 struct ArchiveOptions {
-  int64_t file_rows_max = 10000;         // performance
-  int64_t file_raw_bytes_max = 16 << 20; // performance: also what merging holds in memory
-  bool sync = true;                      // behaviour: fsync before a file counts
+  int64_t file_rows_max = 10000;          // performance
+  int64_t file_raw_bytes_max = 16 << 20;  // performance: also what merging holds in memory
+  bool sync = true;                       // behaviour: fsync before a file counts
   /// Called before each step that changes the disk; an error stops there, as a crash would. For tests.
   std::function<Result<void>(std::string_view step)> before_step;
 };

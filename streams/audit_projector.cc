@@ -41,7 +41,9 @@ class AuditProjector::Run {
     if (stop_) return {};
     batch_.before = batch_.after = state;
     TRY(retrying<void>([&] { return judge_place(state); }));
-    TRY_ASSIGN(reader_, retrying<std::unique_ptr<LogReader>>([&] { return p_.log_.open_reader({{partition_, state.next_offset}}); }));
+    TRY_ASSIGN(reader_, retrying<std::unique_ptr<LogReader>>([&] {
+                 return p_.log_.open_reader({{partition_, state.next_offset}});
+               }));
     p_.position_.store(state.next_offset.value, std::memory_order_release);
     Result<void> result;
     while (!stop_ && result) result = turn();
@@ -76,7 +78,9 @@ class AuditProjector::Run {
   /// Whether the log is the one that the sink was filled from, and still holds what comes next.
   Result<void> judge_place(const ChainState& state) {
     const std::string where = to_string(partition_) + " of " + p_.log_.describe() + " into " + p_.sink_.describe();
-    auto diverged = [&](const std::string& what) { return Error{Errc::kCorrupt, "LOG_DIVERGED: projecting " + where + ": " + what}; };
+    auto diverged = [&](const std::string& what) {
+      return Error{Errc::kCorrupt, "LOG_DIVERGED: projecting " + where + ": " + what};
+    };
     TRY_ASSIGN(OffsetRange range, p_.log_.range(partition_));
     const std::string next = std::to_string(state.next_offset.value);
     if (state.next_offset > range.end)
@@ -91,10 +95,12 @@ class AuditProjector::Run {
       if (fetch && !fetch->records.empty()) {
         const RecordView& record = fetch->records.front();
         if (record.offset == state.last_offset && processors::anchor_of(record) == state.anchor) return {};
-        return diverged("the record at offset " + std::to_string(state.last_offset.value) + " is not the one that became event " + state.head_id);
+        return diverged("the record at offset " + std::to_string(state.last_offset.value) + " is not the one that became event " +
+                        state.head_id);
       }
       if (fetch && fetch->at_end)
-        return diverged("there is no record at offset " + std::to_string(state.last_offset.value) + ", which became event " + state.head_id);
+        return diverged("there is no record at offset " + std::to_string(state.last_offset.value) + ", which became event " +
+                        state.head_id);
     }
     return {};
   }
@@ -118,7 +124,8 @@ class AuditProjector::Run {
   Result<void> read() {
     const bool hurry = !batch_.empty() || writing_.valid();
     TRY_ASSIGN(std::optional<Fetch> fetch, retrying<std::optional<Fetch>>([&] {
-                 return reader_->poll(hurry ? std::min(options_.linger, kPollWait) : kPollWait, options_.batch_rows_max - batch_.rows.size());
+                 return reader_->poll(hurry ? std::min(options_.linger, kPollWait) : kPollWait,
+                                      options_.batch_rows_max - batch_.rows.size());
                }));
     if (!fetch) return {};
     for (const RecordView& record : fetch->records) TRY(fold(record));
@@ -138,8 +145,9 @@ class AuditProjector::Run {
       p_.counters_.refused.fetch_add(1, std::memory_order_relaxed);
       return retrying<void>([&] { return options_.dead_letter(record, refused->reason, refused->detail); });
     } else if (auto* gap = std::get_if<processors::InputGap>(&step)) {
-      return Error{Errc::kIncomplete, "INPUT_GAP: projecting " + to_string(partition_) + " at offset " + std::to_string(record.offset.value) + ": writer " +
-                                       gap->writer + " sent record " + std::to_string(gap->found) + " where " + std::to_string(gap->expected) + " was due"};
+      return Error{Errc::kIncomplete, "INPUT_GAP: projecting " + to_string(partition_) + " at offset " +
+                                          std::to_string(record.offset.value) + ": writer " + gap->writer + " sent record " +
+                                          std::to_string(gap->found) + " where " + std::to_string(gap->expected) + " was due"};
     } else {
       p_.counters_.repeated.fetch_add(1, std::memory_order_relaxed);
     }
@@ -196,7 +204,7 @@ class AuditProjector::Run {
   /// Lets standard tools see how far the chain is. The truth is in the sink, so a failure only counts.
   void commit_offsets() {
     const Offset position = p_.position();
-    if (position == committed_ || position.value < 0) return;
+    if (options_.group.empty() || position == committed_ || position.value < 0) return;
     committed_at_ = Clock::now();
     Result<void> done = p_.log_.commit_offsets({options_.group, {{partition_, position}}}, options_.member);
     commit_failed_ = !done;

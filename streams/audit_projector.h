@@ -13,13 +13,13 @@ namespace assay::streams {
 
 struct AuditProjectorOptions {
   std::string topic = "audit-events";  // full name, prefix included
-  std::string group = "assay.audit";   // where offsets are committed for people to see; the sink holds the truth
+  std::string group = "assay.audit";   // where offsets are committed for people to see; the sink holds the truth. Empty: nowhere
   const Membership* member = nullptr;  // for that commit
   size_t batch_rows_max = 4096;
   size_t batch_bytes_max = 4 << 20;
-  Milliseconds linger{20};             // how long a batch that is not full waits for more
+  Milliseconds linger{20};  // how long a batch that is not full waits for more
   Milliseconds retry_min{100}, retry_max{5000};
-  unsigned sign_threads = 0;           // 0: one per core
+  unsigned sign_threads = 0;  // 0: one per core
   /// Takes a record that the chain refuses, before its batch is stored; called again when the projector starts over. Required.
   std::function<Result<void>(const RecordView&, Reason, std::string_view detail)> dead_letter;
   /// Reads the writer's stamp from a record's headers; without it nothing is deduplicated.
@@ -38,8 +38,8 @@ class AuditProjector {
   AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options);
 
   /// Takes the sink over and projects until `stop`. An unreachable sink is tried again for as long as it takes.
-  /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED), kIncomplete (INPUT_GAP), kOutOfRange (OFFSETS_LOST),
-  /// and the log's own.
+  /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED), kIncomplete (INPUT_GAP), kOutOfRange
+  /// (OFFSETS_LOST), and the log's own.
   Result<void> run(const std::atomic<bool>& stop);
 
   /// Everything before it is stored; -1 before the sink was taken over. Thread-safe.

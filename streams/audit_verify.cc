@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t kBlockLines = 256;
 constexpr size_t kBlockBytes = 1 << 20;
-constexpr size_t kRowFindingsMax = 20;     // enough to act on; a broken disk would name them all
+constexpr size_t kRowFindingsMax = 20;      // enough to act on; a broken disk would name them all
 constexpr size_t kLineBytesMax = 64 << 20;  // a record is never so long: what unpacks to more is no row
 
 /// The id that can still be seen in a line that is no row any more.
@@ -64,7 +64,8 @@ RowVerdict judge_row(const StoredLine& line, int64_t sequence, const SignerRegis
   verdict.recorded_at_ms = envelope->recorded_at_ms;
   if (stored.id != envelope->id) return fail("metadata", "its id \"" + stored.id + "\" is not its payload's");
   if (stored.event_type != envelope->event_type)
-    return fail("metadata", "its event_type \"" + stored.event_type + "\" is not its payload's \"" + std::string(envelope->event_type) + "\"");
+    return fail("metadata",
+                "its event_type \"" + stored.event_type + "\" is not its payload's \"" + std::string(envelope->event_type) + "\"");
   if (signers != nullptr)
     if (auto fault = signers->check(verdict.row->signer_kid, sequence, stored.hash, verdict.row->signature))
       return fail("signature", *fault);
@@ -139,7 +140,8 @@ class RowProver {
     if (line.sequence != 0 && line.sequence != sequence_) {
       if (verdict.check.empty()) {
         verdict.check = "sequence";
-        verdict.detail = "its sequence is " + std::to_string(line.sequence) + ", the row before it calls for " + std::to_string(sequence_);
+        verdict.detail =
+            "its sequence is " + std::to_string(line.sequence) + ", the row before it calls for " + std::to_string(sequence_);
       }
       sequence_ = line.sequence;
     } else if (verdict.check.empty()) {
@@ -198,7 +200,7 @@ struct Surroundings {
   std::vector<Finding> findings;
   std::string manifest_text;
   ArchiveManifest manifest;
-  bool manifest_holds = false;    // its signature fits the key it names: its bytes are as they were signed
+  bool manifest_holds = false;            // its signature fits the key it names: its bytes are as they were signed
   std::optional<SignerRegistry> signers;  // to check rows with; absent: signatures cannot be checked
 };
 
@@ -232,7 +234,8 @@ Result<Surroundings> judge_surroundings(const std::string& dir, const VerifyOpti
       if (Result<void> added = own.add({out.manifest.signer, {}, {}, false}); !added) fault = added.error().message;
       if (!fault) fault = own.check(out.manifest.signer.signer_id, 1, out.manifest.digest(), out.manifest.signature);
       out.manifest_holds = !fault;
-      if (fault) out.findings.push_back(file_finding("manifest.json", "signature", "it was changed after it was signed: " + *fault));
+      if (fault)
+        out.findings.push_back(file_finding("manifest.json", "signature", "it was changed after it was signed: " + *fault));
     } else {
       out.findings.push_back(file_finding("manifest.json", "form", manifest.error().message));
     }
@@ -252,8 +255,9 @@ Result<Surroundings> judge_surroundings(const std::string& dir, const VerifyOpti
   if (out.manifest_holds && out.signers) {
     const SignerEntry* known = out.signers->find(out.manifest.signer.signer_id);
     if (known == nullptr || known->key != out.manifest.signer || known->revoked)
-      out.findings.push_back(file_finding("manifest.json", "signer", "it is signed by " + out.manifest.signer.signer_id + ", whose key is not among " +
-                                          (options.pinned ? "the pinned ones" : "those of signers.json")));
+      out.findings.push_back(file_finding("manifest.json", "signer",
+                                          "it is signed by " + out.manifest.signer.signer_id + ", whose key is not among " +
+                                              (options.pinned ? "the pinned ones" : "those of signers.json")));
   }
   return out;
 }
@@ -292,7 +296,8 @@ Result<void> prove_file(const std::string& dir, const std::string& name, const A
   if (expected == nullptr) return {};
   const int64_t rows = prover.seen() - rows_before;
   if (rows != expected->rows)
-    findings.push_back(file_finding(name, "rows", "it holds " + std::to_string(rows) + " rows, the manifest says " + std::to_string(expected->rows)));
+    findings.push_back(file_finding(
+        name, "rows", "it holds " + std::to_string(rows) + " rows, the manifest says " + std::to_string(expected->rows)));
   else if (rows > 0 && to_hex(as_bytes(prover.last_hash())) != expected->last_hash && !prover.broken())
     findings.push_back(file_finding(name, "rows", "its last row does not have the hash that the manifest says"));
   return {};
@@ -302,8 +307,9 @@ void judge_end(const processors::ChainState& head, bool complete, const std::str
                std::vector<Finding>& findings) {
   if (prover.broken()) return;
   if (complete && prover.seen() != head.sequence)
-    findings.push_back(file_finding(place, "rows", "the rows end at " + std::to_string(prover.seen()) + ", the head says " +
-                                    std::to_string(head.sequence) + ": the tail was cut off or added to"));
+    findings.push_back(file_finding(place, "rows",
+                                    "the rows end at " + std::to_string(prover.seen()) + ", the head says " +
+                                        std::to_string(head.sequence) + ": the tail was cut off or added to"));
   else if (complete && head.sequence > 0 && prover.last_hash() != head.head_hash)
     findings.push_back(file_finding(place, "head", "the last row does not have the hash that the head says"));
   else if (!complete && prover.seen() > head.sequence)
@@ -336,7 +342,8 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
     // A writer at work has files that its manifest does not name yet, or not any more.
     for (const std::string& name : present)
       if (!being_written && !named.contains(name))
-        files.push_back(file_finding(name, "unlisted", "the manifest does not name it (what a crash leaves behind goes when the writer starts again)"));
+        files.push_back(file_finding(
+            name, "unlisted", "the manifest does not name it (what a crash leaves behind goes when the writer starts again)"));
   } else {
     for (const std::string& name : present)
       if (name.starts_with("audit-events/")) TRY(prove_file(dir, name, nullptr, prover, files));
@@ -369,7 +376,8 @@ Result<VerifyReport> verify_archive(const std::string& dir, const VerifyOptions&
     if ((report && report->verified()) || tries == kTries) return report;
     if (Result<MappedFile> manifest = MappedFile::open(dir + "/manifest.json")) now = manifest->bytes();
     if (now == read) {
-      if (!report && report.error().code == Errc::kNotFound) return Error{Errc::kIncomplete, "verifying " + dir + ": " + report.error().message};
+      if (!report && report.error().code == Errc::kNotFound)
+        return Error{Errc::kIncomplete, "verifying " + dir + ": " + report.error().message};
       return report;
     }
   }
@@ -411,7 +419,8 @@ std::string to_text(const VerifyReport& report) {
     out += report.exit_code() == schemas::exit_code(Errc::kTampered) ? "Audit chain NOT verified: tampered with\n"
                                                                      : "Audit chain NOT verified: evidence is missing\n";
     for (const Finding& finding : report.findings) {
-      out += "  " + (finding.sequence > 0 ? quoted_row(finding.sequence, finding.event_id) + ", at " : std::string()) + finding.place;
+      out +=
+          "  " + (finding.sequence > 0 ? quoted_row(finding.sequence, finding.event_id) + ", at " : std::string()) + finding.place;
       out += ": check \"" + finding.check + "\" failed: " + finding.detail + '\n';
     }
     proven("Still proven, from the first row: ");

@@ -27,8 +27,8 @@ struct VerifyReport {
   int64_t rows = 0;               // proven, from the first
   std::string first_id, last_id;  // of the proven rows
   int64_t first_created_at_us = 0, last_created_at_us = 0;
-  std::string head_hash;          // of the last proven row
-  bool keys_pinned = false;       // else the keys came with the rows, and prove only that the parts fit together
+  std::string head_hash;     // of the last proven row
+  bool keys_pinned = false;  // else the keys came with the rows, and prove only that the parts fit together
   bool signatures_checked = true;
   bool verified() const { return findings.empty(); }
   /// 0, 4 or 8; tampering outweighs what is missing.
@@ -38,7 +38,7 @@ struct VerifyReport {
 struct VerifyOptions {
   std::optional<SignerRegistry> pinned;  // keys from elsewhere
   bool allow_empty = false;
-  unsigned threads = 0;                  // 0: one per core
+  unsigned threads = 0;  // 0: one per core
   std::function<void(int64_t rows)> progress;
 };
 

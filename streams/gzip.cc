@@ -45,8 +45,7 @@ Result<void> gunzip(std::string_view packed, const std::function<Result<void>(st
     stream.next_out = buffer.get();
     stream.avail_out = kPartBytes;
     const int code = inflate(&stream, Z_NO_FLUSH);
-    if (size_t made = kPartBytes - stream.avail_out; made > 0)
-      TRY(part({reinterpret_cast<const char*>(buffer.get()), made}));
+    if (size_t made = kPartBytes - stream.avail_out; made > 0) TRY(part({reinterpret_cast<const char*>(buffer.get()), made}));
     if (code == Z_STREAM_END) break;
     if (code == Z_BUF_ERROR && stream.avail_in == 0 && left == 0) return Error{Errc::kCorrupt, "gzip: it ends too soon"};
     if (code != Z_OK && code != Z_BUF_ERROR)

@@ -136,13 +136,15 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
     p.next = offset;
     reader->partitions_.push_back(std::move(p));
   }
-  TRY(reader->assign());
+  // Before the assignment starts any fetch: what arrives earlier would go to the consumer's common queue, where only errors
+  // are looked for, and be lost to the reader, who would then see the end behind it.
   for (Partition& p : reader->partitions_) {
     p.queue.reset(rd_kafka_queue_get_partition(reader->client_->get(), p.tp.topic.c_str(), p.tp.partition));
     CHECK(p.queue);
     rd_kafka_queue_forward(p.queue.get(), nullptr);
     rd_kafka_queue_cb_event_enable(p.queue.get(), [](rd_kafka_t*, void* bell) { static_cast<Bell*>(bell)->ring(); }, &reader->bell_);
   }
+  TRY(reader->assign());
   return std::unique_ptr<LogReader>(std::move(reader));
 }
 

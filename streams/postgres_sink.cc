@@ -31,7 +31,8 @@ std::string public_address(const std::string& url) {
 /// Adds what keeps a dead network from blocking for ever, unless the URL says otherwise.
 std::string with_timeouts(std::string url) {
   const bool uri = url.find("://") != url.npos;
-  for (const auto& [name, value] : {std::pair{"connect_timeout", "5"}, {"tcp_user_timeout", "15000"}, {"application_name", "assay"}})
+  for (const auto& [name, value] :
+       {std::pair{"connect_timeout", "5"}, {"tcp_user_timeout", "15000"}, {"application_name", "assay"}})
     if (url.find(name) == url.npos) url += std::string(!uri ? " " : url.find('?') == url.npos ? "?" : "&") + name + "=" + value;
   return url;
 }
@@ -76,13 +77,14 @@ Result<void> migrate(pqxx::connection& connection, const std::string& where) {
   pqxx::work tx(connection);
   tx.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kMigrationLock) + ")");
   if (tx.exec1("SELECT to_regclass('assay_migrations') IS NULL")[0].as<bool>())
-    tx.exec("CREATE TABLE assay_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, "
-            "applied_at timestamptz NOT NULL DEFAULT now())");
+    tx.exec(
+        "CREATE TABLE assay_migrations (version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, "
+        "applied_at timestamptz NOT NULL DEFAULT now())");
   const std::span<const Migration> known = migrations();
   const pqxx::result applied = tx.exec("SELECT version, name, sha256 FROM assay_migrations ORDER BY version");
   if (std::ssize(known) < static_cast<ptrdiff_t>(applied.size()))
-    return Error{Errc::kRefused, "migrating " + where + ": its schema is at version " + std::to_string(applied.size()) + ", this binary knows up to " +
-                                     std::to_string(known.size()) + "; run the newer assay"};
+    return Error{Errc::kRefused, "migrating " + where + ": its schema is at version " + std::to_string(applied.size()) +
+                                     ", this binary knows up to " + std::to_string(known.size()) + "; run the newer assay"};
   int version = 0;
   for (const Migration& migration : known) {
     const std::string digest = to_hex(as_bytes(sha256(migration.sql)));
@@ -93,7 +95,8 @@ Result<void> migrate(pqxx::connection& connection, const std::string& where) {
                                          " was applied with another text than this binary's " + std::string(migration.name)};
     } else {
       tx.exec(std::string(migration.sql));
-      tx.exec_params("INSERT INTO assay_migrations (version, name, sha256) VALUES ($1, $2, $3)", version + 1, std::string(migration.name), digest);
+      tx.exec_params("INSERT INTO assay_migrations (version, name, sha256) VALUES ($1, $2, $3)", version + 1,
+                     std::string(migration.name), digest);
     }
     ++version;
   }
@@ -121,14 +124,16 @@ class PostgresSink : public AuditSink {
       TRY(open());
       TRY(migrate(*connection_, where_));
       pqxx::work tx(*connection_);
-      const pqxx::row head = tx.exec1("UPDATE audit_chain_head SET epoch = epoch + 1 RETURNING epoch, next_offset, state::text AS state");
+      const pqxx::row head =
+          tx.exec1("UPDATE audit_chain_head SET epoch = epoch + 1 RETURNING epoch, next_offset, state::text AS state");
       TRY_ASSIGN(ChainState state, read_state(head, where_));
-      const pqxx::result clash =
-          tx.exec_params("SELECT signer_id FROM audit_signers WHERE (signer_id = $1) <> (public_key = $2 AND algorithm = $3) LIMIT 1",
-                         signer.signer_id, signer.public_key, signer.algorithm);
+      const pqxx::result clash = tx.exec_params(
+          "SELECT signer_id FROM audit_signers WHERE (signer_id = $1) <> (public_key = $2 AND algorithm = $3) LIMIT 1",
+          signer.signer_id, signer.public_key, signer.algorithm);
       if (!clash.empty())
-        return Error{Errc::kRefused, "taking over the audit chain in " + where_ + ": signer " + signer.signer_id + " differs from " +
-                                         clash[0][0].as<std::string>() + " in audit_signers, where it has another id or another key"};
+        return Error{Errc::kRefused, "taking over the audit chain in " + where_ + ": signer " + signer.signer_id +
+                                         " differs from " + clash[0][0].as<std::string>() +
+                                         " in audit_signers, where it has another id or another key"};
       tx.exec_params("INSERT INTO audit_signers (signer_id, public_key, algorithm) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
                      signer.signer_id, signer.public_key, signer.algorithm);
       tx.commit();
@@ -159,8 +164,9 @@ class PostgresSink : public AuditSink {
     connection_ = connect(url_);
     pqxx::nontransaction settings(*connection_);
     // A writer that died with the row locked must not block its successor for long.
-    settings.exec("SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '30s'; "
-                  "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3");
+    settings.exec(
+        "SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '30s'; "
+        "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3");
     return {};
   }
 
@@ -183,9 +189,10 @@ class PostgresSink : public AuditSink {
   static void copy(pqxx::work& tx, std::span<const SignedRow> rows) {
 #if PQXX_VERSION_MAJOR >= 7
     auto stream = pqxx::stream_to::table(
-        tx, {"audit_log"}, {"sequence", "id", "event_type", "created_at", "payload", "prev_hash", "hash", "signature", "signer_kid"});
+        tx, {"audit_log"},
+        {"sequence", "id", "event_type", "created_at", "payload", "prev_hash", "hash", "signature", "signer_kid"});
 #else
-    static const std::vector<std::string> kColumns = {"sequence", "id",   "event_type", "created_at", "payload",
+    static const std::vector<std::string> kColumns = {"sequence",  "id",   "event_type", "created_at", "payload",
                                                       "prev_hash", "hash", "signature",  "signer_kid"};
     pqxx::stream_to stream(tx, "audit_log", kColumns);
 #endif
@@ -193,8 +200,8 @@ class PostgresSink : public AuditSink {
       const processors::AuditRow& row = one.row;
       const std::string prev = row.prev_hash ? to_hex(as_bytes(*row.prev_hash)) : std::string();
       stream << std::make_tuple(row.sequence, row.id, row.event_type, format_rfc3339_us(row.created_at_us), row.payload,
-                                row.prev_hash ? prev.c_str() : static_cast<const char*>(nullptr), to_hex(as_bytes(row.hash)), one.signature,
-                                one.signer_kid);
+                                row.prev_hash ? prev.c_str() : static_cast<const char*>(nullptr), to_hex(as_bytes(row.hash)),
+                                one.signature, one.signer_kid);
     }
     stream.complete();
   }
@@ -242,7 +249,8 @@ class DatabaseLines {
   Result<std::vector<StoredLine>> next() {
     return guarded("reading audit_events in " + where_, [&]() -> Result<std::vector<StoredLine>> {
       const pqxx::result page = snapshot_->exec_params(
-          "SELECT sequence, id, event_type, created_at::text AS created_at, payload::text AS payload, prev_hash, hash, signature, signer_kid "
+          "SELECT sequence, id, event_type, created_at::text AS created_at, payload::text AS payload, prev_hash, hash, signature, "
+          "signer_kid "
           "FROM audit_events WHERE sequence >= $1 ORDER BY sequence LIMIT $2",
           from_, page_rows_);
       std::vector<StoredLine> lines;
@@ -297,9 +305,11 @@ Result<StoredChain> open_database_chain(const std::string& url) {
   return guarded("reading the audit chain in " + where, [&]() -> Result<StoredChain> {
     auto lines = std::make_shared<DatabaseLines>(connect(url), where);
     StoredChain chain;
-    TRY_ASSIGN(chain.head, read_state(lines->snapshot().exec1("SELECT next_offset, state::text AS state FROM audit_chain_head"), where));
+    TRY_ASSIGN(chain.head,
+               read_state(lines->snapshot().exec1("SELECT next_offset, state::text AS state FROM audit_chain_head"), where));
     chain.complete = lines->snapshot().exec1("SELECT NOT EXISTS (SELECT FROM audit_log WHERE signature IS NULL)")[0].as<bool>();
-    for (const pqxx::row& row : lines->snapshot().exec("SELECT signer_id, public_key, algorithm FROM audit_signers ORDER BY signer_id"))
+    for (const pqxx::row& row :
+         lines->snapshot().exec("SELECT signer_id, public_key, algorithm FROM audit_signers ORDER BY signer_id"))
       TRY(chain.signers.add({{row[0].as<std::string>(), row[1].as<std::string>(), row[2].as<std::string>()}, {}, {}, false}));
     chain.lines = [lines] { return lines->next(); };
     return chain;

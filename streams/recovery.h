@@ -49,7 +49,7 @@ struct Decision {
   std::string detail;  // one sentence for the log and the operator
 };
 
-/// Pure. Source: design §4.8.
+/// Pure. Cost: none; task.cc gathers the evidence.
 Decision decide(const Evidence& evidence);
 
 }  // namespace assay::streams

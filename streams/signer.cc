@@ -66,7 +66,8 @@ Result<void> SignerRegistry::add(SignerEntry entry) {
   }
   if (auto old = entries_.find(id); old != entries_.end()) {
     if (old->second == entry) return {};
-    return Error{Errc::kRefused, "adding signer " + id + ": the id already stands for another key or other bounds; ids are never reused"};
+    return Error{Errc::kRefused,
+                 "adding signer " + id + ": the id already stands for another key or other bounds; ids are never reused"};
   }
   for (const auto& [other, key] : raw_keys_)
     if (key == raw) return Error{Errc::kRefused, "adding signer " + id + ": its key already stands under the id " + other};

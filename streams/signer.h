@@ -41,10 +41,10 @@ bool ed25519_verify(std::string_view public_key, std::string_view message, std::
 
 /// One entry of signers.json. The bounds say for which rows the key may stand.
 struct SignerEntry {
-  SignerKey key;                              // public_key: base64 of the raw 32 bytes
-  std::optional<int64_t> first_sequence;      // rows before it are refused
-  std::optional<int64_t> last_sequence;       // retired: rows after it are refused
-  bool revoked = false;                       // no row of it counts
+  SignerKey key;                          // public_key: base64 of the raw 32 bytes
+  std::optional<int64_t> first_sequence;  // rows before it are refused
+  std::optional<int64_t> last_sequence;   // retired: rows after it are refused
+  bool revoked = false;                   // no row of it counts
   bool operator==(const SignerEntry&) const = default;
 };
 

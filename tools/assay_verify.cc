@@ -27,7 +27,8 @@ int main(int argc, char** argv) {
   bool json = false;
   VerifyOptions options;
   app.add_option("DIR", dir, "directory with manifest.json, signers.json and audit-events/")->required();
-  app.add_option("-s,--signers", signers, "file with the public keys to trust, instead of the directory's own")->check(CLI::ExistingFile);
+  app.add_option("-s,--signers", signers, "file with the public keys to trust, instead of the directory's own")
+      ->check(CLI::ExistingFile);
   app.add_flag("--json", json, "print the verdict as JSON");
   app.add_flag("--allow-empty", options.allow_empty, "accept a chain without a row");
   try {

@@ -18,8 +18,11 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;
   options.read_only = access == LogAccess::kRead;
-  if (!options.read_only) {
-    std::error_code failed;
+  std::error_code failed;
+  if (options.read_only) {
+    if (!std::filesystem::exists(dir, failed))
+      return Error{Errc::kIncomplete, "opening the log in " + dir.string() + ": there is none yet; `assay produce` and `assay run` make it"};
+  } else {
     std::filesystem::create_directories(dir, failed);
     if (failed) return Error{Errc::kUnexpected, "create " + dir.string() + ": " + failed.message()};
   }
@@ -32,9 +35,22 @@ std::vector<streams::TopicConfig> configured_topics(const Settings& settings) {
                                  .retention_ms = settings.topics.retention_ms});
 }
 
+Result<void> check_partitions(const Settings& settings, streams::Log& log) {
+  for (const streams::TopicConfig& topic : configured_topics(settings)) {
+    auto partitions = log.partition_count(topic.name);
+    if (!partitions && partitions.error().code == Errc::kNotFound) continue;
+    if (!partitions) return partitions.error();
+    if (*partitions != topic.partitions)
+      return Error{Errc::kUsage, "topic " + topic.name + " of " + log.describe() + " has " + std::to_string(*partitions) +
+                                     " partitions, topics.partitions = " + std::to_string(settings.topics.partitions) + " asks for " +
+                                     std::to_string(topic.partitions) + "; set topics.partitions to what the topics were created with"};
+  }
+  return {};
+}
+
 Result<void> ensure_topics(const Settings& settings, streams::Log& log) {
-  if (!settings.topics.manage) return {};
-  return log.create_topics(configured_topics(settings));
+  if (settings.topics.manage) TRY(log.create_topics(configured_topics(settings)));
+  return check_partitions(settings, log);
 }
 
 WallTime wall_now() {

@@ -21,7 +21,11 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
 /// The topics that these settings ask for.
 std::vector<streams::TopicConfig> configured_topics(const Settings& settings);
 
-/// Creates the topics that are missing, unless topics.manage = false.
+/// Whether the topics that are there have as many partitions as the settings say: which agent is whose, and which task is which,
+/// depends on it. Errors: kUsage naming topic and cure.
+Result<void> check_partitions(const Settings& settings, streams::Log& log);
+
+/// Creates the topics that are missing, unless topics.manage = false, and checks the partitions of all.
 Result<void> ensure_topics(const Settings& settings, streams::Log& log);
 
 /// Milliseconds since the epoch, as this machine says.

@@ -102,6 +102,8 @@ Result<ProduceCounts> produce_lines(LineReader& lines, streams::LogProducer& pro
     std::string reason;
     auto record = maker.make(*line, reason);
     if (!record && reason.empty()) return std::move(record.error());
+    // A line without a key goes where its bytes say, so that the same input lies the same way on every log.
+    if (record && !record->key) record->to.partition = partition_of(record->value.value_or(""), options.partitions);
     if (!record) {
       refuse(reason);
     } else if (auto sent = producer.send(std::move(*record)); sent) {
@@ -131,6 +133,7 @@ Result<int> produce(Context& context, Flags flags) {
   TRY(ensure_topics(context.settings, *log));
   TRY_ASSIGN(auto producer, log->open_producer());
   flags.options.topic = context.settings.topics.prefix + std::string(topic_spec(Topic::kReports).name);
+  TRY_ASSIGN(flags.options.partitions, log->partition_count(flags.options.topic));
   Progress progress("produce", "reports", context);
   TRY_ASSIGN(ProduceCounts counts, produce_lines(lines, *producer, flags.options, wall_now,
                                                  [&](uint64_t count) { progress.update(count, lines.share()); }));

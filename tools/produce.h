@@ -15,6 +15,7 @@ struct ProduceOptions {
   std::string format = "json";      // "json" | "protobuf" | "confluent"
   std::string record_time = "now";  // or a field: "timestamp", "metadata.arrivedAt"
   bool raw = false;                 // send lines as they are, broken ones too
+  int32_t partitions = 1;           // of the topic
 };
 
 struct ProduceCounts {

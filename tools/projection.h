@@ -24,7 +24,7 @@ Result<streams::StoredChain> open_stored_chain(const Settings& settings, const s
 /// One projector over its whole life: runs while this process owns the partition.
 class AuditProjection {
  public:
-  /// `group`: where offsets are committed for people to see.
+  /// `group`: where offsets are committed for people to see; empty for a replay, which leaves no trace on the log.
   AuditProjection(streams::Log& log, const streams::TopicNames& names, std::unique_ptr<streams::AuditSink> sink,
                   std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics);
   Result<void> run(const streams::Membership* member, const std::atomic<bool>& stop);

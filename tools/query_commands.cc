@@ -1,4 +1,5 @@
 // assay scores, scoreboard, promotions, allocations, pools, state, lag: what the system knows.
+// Columns are named here and not taken from the rows: a running process answers in canonical JSON, which orders by name.
 #include <chrono>
 #include <csignal>
 #include <thread>
@@ -28,7 +29,9 @@ Result<int> show(Context& context, std::string_view query, const QueryParams& pa
 Result<int> show_lag(Context& context, bool watch) {
   for (;;) {
     TRY_ASSIGN(Json rows, ask(context, "lag", {}));
-    context.out << render_rows(rows.as_array(), context.format) << std::flush;
+    context.out << render_rows(rows.as_array(), context.format,
+                               {"topic", "partition", "group", "endOffset", "committedOffset", "recordsBehind", "timeBehindMs", "state", "rule"})
+                << std::flush;
     bool unhealthy = false;
     for (const Json& row : rows.as_array()) {
       const std::string_view state = row.string_or("state", "");
@@ -75,7 +78,8 @@ void register_queries(Command& root) {
     add(params, "window", flags->window);
     add(params, "at", flags->at);
     add(params, "top", std::to_string(flags->top));
-    return show(context, "scoreboard", params, {});
+    return show(context, "scoreboard", params,
+                {"rank", "agentId", "divisionId", "window", "windowEnd", "score", "lower", "upper", "samples", "movement"});
   });
 
   Command promotions = root.command("promotions", "The last decision on each entity, or all of one");
@@ -87,7 +91,7 @@ void register_queries(Command& root) {
   });
 
   Command allocations = root.command("allocations", "The last event of each allocation, or all of one");
-  allocations.example("assay allocations").option("--history", flags->history, "Every event of this allocation or entity");
+  allocations.example("assay allocations").example("assay allocations --history agent-0007").option("--history", flags->history, "Every event of this allocation or entity");
   allocations.run([flags](Context& context) {
     QueryParams params;
     add(params, "history", flags->history);
@@ -96,7 +100,9 @@ void register_queries(Command& root) {
 
   Command pools = root.command("pools", "Pools with capacity, use and quotas");
   pools.example("assay pools -o json");
-  pools.run([](Context& context) { return show(context, "pools", {}, {}); });
+  pools.run([](Context& context) {
+    return show(context, "pools", {}, {"pool", "unit", "capacity", "used", "reserved", "available", "quotas"});
+  });
 
   Command state = root.command("state", "The state of the tasks");
   Command digest = state.command("digest", "Sequence, position and digest of each task");
@@ -105,7 +111,7 @@ void register_queries(Command& root) {
     QueryParams params;
     if (flags->recompute) params.emplace_back("recompute", "1");
     TRY_ASSIGN(Json rows, ask(context, "digest", params));
-    context.out << render_rows(rows.as_array(), context.format);
+    context.out << render_rows(rows.as_array(), context.format, {"task", "sequence", "position", "digest"});
     for (const Json& row : rows.as_array())
       if (row.find("stored") != nullptr)
         return Error{Errc::kParity, "the rows of " + std::string(row.string_or("task", "")) + " have another digest than the one kept with them"};

@@ -85,6 +85,7 @@ Result<int> run(Context& context, const Flags& flags) {
   auto lock = streams::DirectoryLock::take(flags.into);
   if (!lock) return Error{Errc::kRefused, "replaying into " + flags.into + ": " + lock.error().message};
   TRY_ASSIGN(auto log, open_log(context.settings, LogAccess::kRead));
+  TRY(check_partitions(context.settings, *log));
   Progress progress("replay", "records", context);
   TRY_ASSIGN(auto options, replay_options(context, flags, progress));
   auto stores = [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
@@ -102,6 +103,7 @@ Result<int> verify(Context& context, const Flags& flags) {
   TRY(check_from(flags.from));
   TRY(streams::configure_logging({.level = streams::LogLevel::kWarning}));
   TRY_ASSIGN(auto log, open_log(context.settings, LogAccess::kRead));
+  TRY(check_partitions(context.settings, *log));
   Progress progress("verify", "records", context);
   TRY_ASSIGN(auto options, replay_options(context, flags, progress));
   std::mutex mutex;

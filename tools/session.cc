@@ -209,6 +209,7 @@ Result<Json> ask(Context& context, std::string_view query, const QueryParams& pa
     if (response.error().code != Errc::kUnreachable) return response.error();
   }
   TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));
+  TRY(check_partitions(settings, *log));
   QueryTarget target;
   target.names = topic_names(settings);
   target.log = log.get();

@@ -221,12 +221,15 @@ TEST_F(AuditPostgres, SatisfiesOutsideVerifiers) {
     EXPECT_EQ(row["signer_kid"].c_str(), signer_->key().signer_id);
     prev = row["hash"].c_str();
   }
-  EXPECT_EQ(one("SELECT count(*) FROM information_schema.columns WHERE table_name = 'audit_events' AND column_name = 'payload' AND data_type IN ('json','jsonb')"), "1");
+  EXPECT_EQ(one("SELECT count(*) FROM information_schema.columns WHERE table_name = 'audit_events' AND column_name = 'payload' AND "
+                "data_type IN ('json','jsonb')"),
+            "1");
   EXPECT_EQ(one("SELECT count(*) = count(DISTINCT created_at) AND bool_and(payload::jsonb IS NOT NULL) FROM audit_events"), "t");
   // A row that waits for its signature, and what stands behind it, is staged and not seen.
   run("UPDATE audit_log SET signature = NULL WHERE sequence = 290");
   EXPECT_EQ(one("SELECT count(*) FROM audit_events"), "289");
-  EXPECT_EQ(one("SELECT string_agg(status, ',' ORDER BY created_at) FROM (SELECT \"eventId\", status, created_at FROM audit_staging ORDER BY created_at LIMIT 2) AS s"),
+  EXPECT_EQ(one("SELECT string_agg(status, ',' ORDER BY created_at) FROM (SELECT \"eventId\", status, created_at FROM "
+                "audit_staging ORDER BY created_at LIMIT 2) AS s"),
             "pending_signature,pending_predecessor");
   EXPECT_TRUE(verify().verified()) << "the signed part stands at every instant";
   EXPECT_EQ(read_database_head(url_)->signed_through, 289);
@@ -243,11 +246,13 @@ TEST_F(AuditPostgres, OnlyOneWrites) {
   ChainState late = state;
   EXPECT_EQ(append(*old_owner, slice(records, 10, 20), late).error().code, Errc::kFenced);
   ASSERT_TRUE(append(*new_owner, slice(records, 10, 20), taken));
-  EXPECT_EQ(append(*old_owner, slice(records, 10, 20), late).error().code, Errc::kFenced) << "not even when it would write the same";
+  EXPECT_EQ(append(*old_owner, slice(records, 10, 20), late).error().code, Errc::kFenced)
+      << "not even when it would write the same";
   EXPECT_EQ(one("SELECT count(*) FROM audit_log"), "20");
   EXPECT_TRUE(verify().verified());
   auto other = test_signer(dir_, "other");
-  EXPECT_EQ(open_postgres_sink(url_)->take_over({signer_->key().signer_id, other->key().public_key, "ed25519"}).error().code, Errc::kRefused)
+  EXPECT_EQ(open_postgres_sink(url_)->take_over({signer_->key().signer_id, other->key().public_key, "ed25519"}).error().code,
+            Errc::kRefused)
       << "an id is never reused";
 }
 
@@ -367,7 +372,9 @@ TEST_F(AuditPostgres, VerifyNamesTheRowThatWasTouched) {
       {"DELETE FROM audit_log WHERE sequence = 1", 2, "sequence"},
       {"DELETE FROM audit_log WHERE sequence = 50", 0, "rows"},
       {"DELETE FROM audit_log", 0, "rows"},
-      {"DELETE FROM audit_log WHERE sequence = 50; UPDATE audit_chain_head SET state = (replace(state::text, '\"sequence\":\"50\"', '\"sequence\":\"49\"'))::json", 0, "head"},
+      {"DELETE FROM audit_log WHERE sequence = 50; UPDATE audit_chain_head SET state = (replace(state::text, "
+       "'\"sequence\":\"50\"', '\"sequence\":\"49\"'))::json",
+       0, "head"},
   };
   for (const auto& [sql, sequence, check] : cases) {
     run(sql);

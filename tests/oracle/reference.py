@@ -128,7 +128,8 @@ class Config:
     min_samples: int = 5
     cooldown: int = 24 * HOUR
     max_per_week: int = 2
-    record_time: str = None  # path of the field that gave each record its Kafka timestamp; none: no check of the future
+    record_time: str = None  # path of the field that gave each record its Kafka timestamp, or an instant in ms that all
+    #                          records share; none: no check of the future
     rule_cache: dict = field(default_factory=dict)
 
     def rule(self, division, window, metric):
@@ -278,8 +279,8 @@ def decode(line, record_time_path=None):
     if time is None or time < 0:
         raise Rejected("BAD_TIMESTAMP")
 
-    record_time = None
-    if record_time_path:
+    record_time = record_time_path if isinstance(record_time_path, int) else None
+    if isinstance(record_time_path, str):
         value = doc
         for step in record_time_path.split("."):
             value = value.get(step) if isinstance(value, dict) else None

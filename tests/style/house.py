@@ -43,7 +43,7 @@ SKIPS = ["GTEST_" + "SKIP", r"\bDISABLED" + r"_\w", r"\bunittest\.sk" + r"ip", r
          r"PROPERTIES[^)]*\b(?:DISABLED|WILL_" + r"FAIL)\b"]
 MACHINE_PATH = r"(?<![\w.$}])/(?:wo" + r"rk|ro" + r"ot|Users|home/[a-z]\w*)/\w"
 
-# The verbs of the command (interfaces, section 2).
+# The verbs of the command.
 VERBS = {"generate", "produce", "run", "scores", "scoreboard", "promotions", "allocations", "pools", "state", "lag", "audit", "replay", "dlq",
          "config", "topics", "doctor", "scenario", "demo", "explain"}
 

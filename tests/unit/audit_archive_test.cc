@@ -11,7 +11,8 @@ namespace assay::testing {
 namespace {
 
 /// Folds, signs and appends records from `at` on, in batches of 1 to `batch_max`. Stops at the first error.
-Result<void> fill(AuditSink& sink, Signer& signer, const std::vector<Record>& records, ChainState state, uint64_t seed, size_t batch_max) {
+Result<void> fill(AuditSink& sink, Signer& signer, const std::vector<Record>& records, ChainState state, uint64_t seed,
+                  size_t batch_max) {
   std::mt19937_64 random(seed);
   auto next = std::ranges::find_if(records, [&](const Record& record) { return record.offset >= state.next_offset.value; });
   while (next != records.end()) {
@@ -81,7 +82,8 @@ TEST(AuditArchive, FileKeepsTheChainAcrossRestartsAndMergesSmallFiles) {
   std::map<std::string, int> files_of_day;
   for (const ArchiveFile& file : manifest.files) ++files_of_day[file.name.substr(0, file.name.rfind('/'))];
   EXPECT_EQ(files_of_day.size(), 3u);
-  for (const auto& [day, count] : files_of_day) EXPECT_LE(count, 10) << day << ": as many as 250 has binary digits, and two restarts";
+  for (const auto& [day, count] : files_of_day)
+    EXPECT_LE(count, 10) << day << ": as many as 250 has binary digits, and two restarts";
   std::vector<std::string> names;
   for (const ArchiveFile& file : manifest.files) names.push_back(file.name);
   EXPECT_TRUE(std::ranges::is_sorted(names)) << "the order of names is the order of the chain";
@@ -102,7 +104,8 @@ TEST(AuditArchive, ExportDoesNotDependOnBatches) {
     ASSERT_TRUE(done) << done.error().message;
     EXPECT_TRUE(verify_archive(dir / ("out" + name), {})->verified());
     exports.push_back(content_of(dir / ("out" + name)));
-    EXPECT_EQ(export_archive(open_archive_chain(dir / name).value(), dir / ("out" + name), *signer).error().code, Errc::kRefused) << "not empty";
+    EXPECT_EQ(export_archive(open_archive_chain(dir / name).value(), dir / ("out" + name), *signer).error().code, Errc::kRefused)
+        << "not empty";
   }
   EXPECT_EQ(exports[0], exports[1]);
   EXPECT_EQ(exports[0], exports[2]);

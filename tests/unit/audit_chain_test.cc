@@ -1,7 +1,7 @@
 #include "processors/audit_chain.h"
 
-#include "tests/unit/audit_support.h"
 #include "schemas/json_parse.h"
+#include "tests/unit/audit_support.h"
 
 namespace assay::testing {
 namespace {

@@ -37,7 +37,9 @@ class FencedSink : public AuditSink {
  public:
   std::string describe() const override { return "fenced"; }
   Result<ChainState> take_over(const SignerKey&) override { return ChainState{}; }
-  Result<void> append(std::span<const SignedRow>, const ChainState&, const ChainState&) override { return Error{Errc::kFenced, "fenced"}; }
+  Result<void> append(std::span<const SignedRow>, const ChainState&, const ChainState&) override {
+    return Error{Errc::kFenced, "fenced"};
+  }
 };
 
 class AuditProjectorTest : public ::testing::Test {
@@ -148,7 +150,9 @@ TEST_F(AuditProjectorTest, StoppedAnywhereItGoesOnWhereItWas) {
 }
 
 TEST_F(AuditProjectorTest, RefusedRecordsAreDeadLettersAndRepeatsAreDropped) {
-  auto send = [&](const std::string& value, std::optional<std::string> writer) { log_.append({0, kNoonMs, value, std::move(writer)}); };
+  auto send = [&](const std::string& value, std::optional<std::string> writer) {
+    log_.append({0, kNoonMs, value, std::move(writer)});
+  };
   send(event_value(0), "a:0");
   send("not json", std::nullopt);
   send(event_value(1), "a:1");

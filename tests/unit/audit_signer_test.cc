@@ -1,7 +1,6 @@
-#include "streams/signer.h"
-
 #include <sys/stat.h>
 
+#include "streams/signer.h"
 #include "tests/unit/audit_support.h"
 
 namespace assay::testing {
@@ -31,15 +30,18 @@ TEST(AuditSigner, KnownKeyKnownSignature) {
   write_text(dir / "key", "ed25519-seed:" + to_base64(seed) + "\n");
   ASSERT_EQ(::chmod((dir / "key").c_str(), 0600), 0);
   auto signer = test_signer(dir);
-  EXPECT_EQ(to_hex(from_base64(signer->key().public_key).value()), "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
-  EXPECT_TRUE(ed25519_verify(from_base64(signer->key().public_key).value(), "",
-                             from_hex("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
-                                      "d25bf5f0595bbe24655141438e7a100b")
-                                 .value()));
+  EXPECT_EQ(to_hex(from_base64(signer->key().public_key).value()),
+            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+  EXPECT_TRUE(
+      ed25519_verify(from_base64(signer->key().public_key).value(), "",
+                     from_hex("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
+                              "d25bf5f0595bbe24655141438e7a100b")
+                         .value()));
   const Sha256Digest digest = sha256("abc");
   const std::string signature = signer->sign(digest).value();
   EXPECT_TRUE(ed25519_verify(from_base64(signer->key().public_key).value(), as_bytes(digest), signature));
-  EXPECT_FALSE(ed25519_verify(from_base64(signer->key().public_key).value(), to_hex(as_bytes(digest)), signature)) << "the bytes, not their hex";
+  EXPECT_FALSE(ed25519_verify(from_base64(signer->key().public_key).value(), to_hex(as_bytes(digest)), signature))
+      << "the bytes, not their hex";
   for (size_t bit = 0; bit < signature.size() * 8; ++bit) {
     std::string changed = signature;
     changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << (bit % 8)));
@@ -55,8 +57,10 @@ TEST(AuditSigner, RegistryReadsEveryFormInUse) {
   const std::string pem = "-----BEGIN PUBLIC KEY-----\\n" + to_base64(der) + "\\n-----END PUBLIC KEY-----\\n";
   for (const std::string id : {"signerId", "signer_kid", "id"})
     for (const std::string alg : {"algorithm", "alg"})
-      for (const auto& [name, value] : std::map<std::string, std::string>{{"publicKey", key}, {"key", key}, {"public_key_pem", pem}}) {
-        const std::string text = R"({"signers":[{")" + id + R"(":"k1",")" + name + R"(":")" + value + R"(",")" + alg + R"(":"ed25519","x":1}]})";
+      for (const auto& [name, value] :
+           std::map<std::string, std::string>{{"publicKey", key}, {"key", key}, {"public_key_pem", pem}}) {
+        const std::string text =
+            R"({"signers":[{")" + id + R"(":"k1",")" + name + R"(":")" + value + R"(",")" + alg + R"(":"ed25519","x":1}]})";
         Result<SignerRegistry> registry = SignerRegistry::parse(text);
         ASSERT_TRUE(registry) << registry.error().message << text;
         EXPECT_EQ(registry->find("k1")->key.public_key, key);

@@ -33,9 +33,12 @@ constexpr int64_t kNoonMs = 1777636800000;  // 2026-05-01T12:00:00Z
 inline std::string event_value(uint64_t n, const std::string& note = "grüße \"<&>\" \u2028") {
   const Id cause = place_id("eval.reports.v1", 0, Offset(static_cast<int64_t>(n)));
   Json source = Json::object().set("topic", "eval.scores.v1").set("id", cause.hex());
-  Json data = Json::object().set("entityId", "agent-" + std::to_string(n % 7)).set("score", 0.8731 + static_cast<double>(n) / 1000).set("note", note);
-  return processors::audit_output(derived_id(cause, "promotion", n), cause, "promotion.applied", "assay", "2026-05-01T12:00:00.000Z",
-                                  std::move(source), std::move(data))
+  Json data = Json::object()
+                  .set("entityId", "agent-" + std::to_string(n % 7))
+                  .set("score", 0.8731 + static_cast<double>(n) / 1000)
+                  .set("note", note);
+  return processors::audit_output(derived_id(cause, "promotion", n), cause, "promotion.applied", "assay",
+                                  "2026-05-01T12:00:00.000Z", std::move(source), std::move(data))
       .value;
 }
 
@@ -182,8 +185,12 @@ class PartitionLog : public Log {
   Result<int32_t> partition_count(const std::string&) override { return 1; }
   Result<std::unique_ptr<LogWriter>> open_writer(const std::string&) override { return unused(); }
   Result<std::unique_ptr<LogProducer>> open_producer() override { return unused(); }
-  Result<std::unique_ptr<Membership>> join(const std::string&, const std::vector<std::string>&, const std::string&) override { return unused(); }
-  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string&, std::span<const TopicPartition>) override { return unused(); }
+  Result<std::unique_ptr<Membership>> join(const std::string&, const std::vector<std::string>&, const std::string&) override {
+    return unused();
+  }
+  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string&, std::span<const TopicPartition>) override {
+    return unused();
+  }
 
  private:
   static Error unused() { return {Errc::kUnexpected, "a projector does not call this"}; }
