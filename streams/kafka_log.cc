@@ -187,8 +187,14 @@ Result<OffsetRange> KafkaLog::range(const TopicPartition& tp) {
     int64_t start = 0;
     int64_t end = 0;
     // The isolation level of the client applies: the end is the last stable offset.
-    if (auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs))
-      return client_->error(err, attempt);
+    const auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs);
+    // A leader may be named before it knows it: right after the topic was made, or after it moved.
+    const bool settling = err == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+    if (settling && Clock::now() < until) {
+      std::this_thread::sleep_for(Milliseconds(20));
+      continue;
+    }
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) return client_->error(err, attempt);
     if (Offset(end) > ours || Clock::now() > until) return OffsetRange{Offset(start), Offset(end)};
     std::this_thread::sleep_for(Milliseconds(2));
   }

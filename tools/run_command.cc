@@ -165,18 +165,25 @@ streams::LogLevel parse_level(const std::string& level) {
   return level == "debug" ? streams::LogLevel::kDebug : level == "warn" ? streams::LogLevel::kWarning : level == "error" ? streams::LogLevel::kError : streams::LogLevel::kInfo;
 }
 
-/// Reports in = accepted + filtered + dead letters, from the tallies that stand in the stores of the tasks that ran here.
-Result<Json> account(const std::vector<streams::TaskView>& tasks) {
+/// Reports in = accepted + filtered + dead letters, from the tallies that stand in the stores of this directory; what other
+/// processes own, they account for.
+Result<Json> account(const Settings& settings, streams::Log& log) {
+  const streams::TopicNames names = topic_names(settings);
   processors::Tally sum;
   int64_t dead_written = 0;
-  for (const streams::TaskView& task : tasks) {
-    if (!task.name.starts_with("scoring-") || task.store == nullptr) continue;
-    TRY_ASSIGN(streams::TaskMeta meta, streams::read_meta(*task.store));
-    sum.delivered += meta.tally.delivered;
-    sum.accepted += meta.tally.accepted;
-    for (size_t r = 0; r < kReasonCount; ++r) sum.refused[r] += meta.tally.refused[r];
-    for (const auto& [tp, n] : meta.written)
-      if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
+  for (const streams::ProcessorPlan& plan : streams::topology(names, {})) {
+    if (plan.name != "scoring") continue;
+    for (int32_t p = 0; p < plan.task_count(names); ++p) {
+      auto store = open_store(settings, plan.task(p), log);
+      if (!store && store.error().code == Errc::kIncomplete) continue;
+      if (!store) return store.error();
+      TRY_ASSIGN(streams::TaskMeta meta, streams::read_meta(**store));
+      sum.delivered += meta.tally.delivered;
+      sum.accepted += meta.tally.accepted;
+      for (size_t r = 0; r < kReasonCount; ++r) sum.refused[r] += meta.tally.refused[r];
+      for (const auto& [tp, n] : meta.written)
+        if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
+    }
   }
   uint64_t filtered = 0, dead = 0;
   Json by_reason = Json::object();
@@ -254,22 +261,14 @@ Result<int> run(Context& context, const Flags& flags) {
       if (most > 0) progress.finish();
     });
   }
-  std::vector<streams::TaskView> ran;
-  std::thread keeper([&] {  // stores are closed with their tasks; the accounting at the end reads them once more
-    while (!done) {
-      if (auto tasks = pipeline.tasks(); tasks.size() >= ran.size()) ran = std::move(tasks);
-      for (int tick = 0; tick < 4 && !done; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(25));
-    }
-  });
   Result<void> result = pipeline.run(stop_requested);
   done = true;
   if (watcher.joinable()) watcher.join();
-  keeper.join();
   door.close();
   std::filesystem::remove(socket_path(settings));
   TRY(std::move(result));
   if (flags.until_end && !stop_requested) {
-    TRY_ASSIGN(Json accounts, account(ran));
+    TRY_ASSIGN(Json accounts, account(settings, *log));
     context.out << render_object(accounts, context.format);
   }
   return 0;

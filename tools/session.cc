@@ -97,32 +97,11 @@ Result<Json> collect(const QueryTarget& target, std::string_view processor, Resu
 /// Opens the stores of the data directory and makes sure that they are all there and not behind what was committed.
 Result<streams::Stores> open_stores(const Settings& settings, const streams::TopicNames& names, streams::Log& log) {
   streams::Stores stores;
-  for (const streams::ProcessorPlan& plan : streams::topology(names, {})) {
+  for (const streams::ProcessorPlan& plan : streams::topology(names, {}))
     for (int32_t p = 0; p < plan.task_count(names); ++p) {
       const streams::TaskSpec spec = plan.task(p);
-      std::vector<TopicPartition> inputs;
-      for (auto [topic, partition] : spec.inputs) inputs.push_back({names.full(topic), partition});
-      TRY_ASSIGN(auto committed, log.committed(spec.group, inputs));
-      int64_t sequence = 0;
-      for (const auto& [tp, commit] : committed) {
-        TRY_ASSIGN(auto mark, streams::CommitMark::decode(commit.metadata));
-        sequence = std::max(sequence, mark.sequence);
-      }
-      auto store = state::open_rocksdb_store(state_dir(settings, spec.name), {.read_only = true});
-      if (!store && store.error().code == Errc::kNotFound && sequence == 0) {
-        stores[spec.name] = state::open_memory_store();  // a task that never committed knows nothing
-        continue;
-      }
-      if (!store)
-        return Error{store.error().code == Errc::kNotFound ? Errc::kIncomplete : store.error().code,
-                     "the state of " + spec.name + " cannot be had: " + store.error().message};
-      TRY_ASSIGN(auto meta, streams::read_meta(**store));
-      if (meta.sequence != sequence)
-        return Error{Errc::kIncomplete, "the state of " + spec.name + " here stands at manifest " + std::to_string(meta.sequence) +
-                                            ", committed is " + std::to_string(sequence) + "; `assay run --until-end` folds the rest"};
-      stores[spec.name] = std::move(*store);
+      TRY_ASSIGN(stores[spec.name], open_store(settings, spec, log));
     }
-  }
   return stores;
 }
 
@@ -151,6 +130,29 @@ std::string socket_path(const Settings& settings) { return (std::filesystem::pat
 
 std::string state_dir(const Settings& settings, std::string_view task) {
   return (std::filesystem::path(settings.data_dir) / "state" / task).string();
+}
+
+Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings, const streams::TaskSpec& spec, streams::Log& log) {
+  const streams::TopicNames names = topic_names(settings);
+  std::vector<TopicPartition> inputs;
+  for (auto [topic, partition] : spec.inputs) inputs.push_back({names.full(topic), partition});
+  TRY_ASSIGN(auto committed, log.committed(spec.group, inputs));
+  int64_t sequence = 0;
+  for (const auto& [tp, commit] : committed) {
+    TRY_ASSIGN(auto mark, streams::CommitMark::decode(commit.metadata));
+    sequence = std::max(sequence, mark.sequence);
+  }
+  auto store = state::open_rocksdb_store(state_dir(settings, spec.name), {.read_only = true});
+  if (!store && store.error().code == Errc::kNotFound && sequence == 0)
+    return std::shared_ptr<const state::Reader>(state::open_memory_store());  // a task that never committed knows nothing
+  if (!store)
+    return Error{store.error().code == Errc::kNotFound ? Errc::kIncomplete : store.error().code,
+                 "the state of " + spec.name + " cannot be had: " + store.error().message};
+  TRY_ASSIGN(auto meta, streams::read_meta(**store));
+  if (meta.sequence != sequence)
+    return Error{Errc::kIncomplete, "the state of " + spec.name + " here stands at manifest " + std::to_string(meta.sequence) +
+                                        ", committed is " + std::to_string(sequence) + "; `assay run --until-end` folds the rest"};
+  return std::shared_ptr<const state::Reader>(std::move(*store));
 }
 
 Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target) {

@@ -37,6 +37,10 @@ streams::TopicNames topic_names(const Settings& settings);
 std::string socket_path(const Settings& settings);
 std::string state_dir(const Settings& settings, std::string_view task);
 
+/// Opens the store of one task, from outside, while it does not run here.
+/// Errors: kIncomplete when it is not in this directory or behind what was committed.
+Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings, const streams::TaskSpec& spec, streams::Log& log);
+
 /// Lag rows of all groups, exact. `audit_position` overrides what the projector's group has committed.
 Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target);
 
