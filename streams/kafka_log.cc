@@ -26,6 +26,7 @@ class KafkaLog final : public Log {
   Result<std::vector<TopicConfig>> topics() override;
   Result<int32_t> partition_count(const std::string& topic) override { return client_->partition_count(topic); }
   Result<OffsetRange> range(const TopicPartition& tp) override;
+  Result<Offset> written(const TopicPartition& tp) override;
 
   Result<std::unique_ptr<LogReader>> open_reader(const std::map<TopicPartition, Offset>& from) override {
     return kafka::open_reader(options_, from);
@@ -44,6 +45,8 @@ class KafkaLog final : public Log {
  private:
   Result<std::vector<TopicConfig>> names();
   Result<void> describe_topics(std::vector<TopicConfig>& topics);
+  /// The answer, or nothing when none comes in time.
+  EventPtr wait(rd_kafka_queue_t* queue) const;
   /// Sends an admin request and waits for its answer.
   Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op,
                        const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request);
@@ -52,7 +55,18 @@ class KafkaLog final : public Log {
   const KafkaLogOptions options_;
   const std::shared_ptr<Knowledge> knowledge_ = std::make_shared<Knowledge>();
   const std::shared_ptr<Client> client_;  // metadata and administration
+  std::mutex mutex_;
+  std::shared_ptr<Client> uncommitted_;   // made when it is first needed
 };
+
+EventPtr KafkaLog::wait(rd_kafka_queue_t* queue) const {
+  EventPtr event;
+  const auto until = Clock::now() + Milliseconds(kRequestTimeoutMs + 5000);
+  do {
+    event.reset(rd_kafka_queue_poll(queue, kSliceMs));
+  } while (!event && Clock::now() < until && !client_->stopping());
+  return event;
+}
 
 Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
                                const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request) {
@@ -62,7 +76,7 @@ Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
   if (op == RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS) ErrorPtr(rd_kafka_AdminOptions_set_require_stable_offsets(options.get(), 1));
   QueuePtr queue(rd_kafka_queue_new(client_->get()));
   request(options.get(), queue.get());
-  EventPtr event(rd_kafka_queue_poll(queue.get(), kRequestTimeoutMs + 5000));
+  EventPtr event = wait(queue.get());
   if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
   if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
   return event;
@@ -70,8 +84,11 @@ Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
 
 /// Topics with their partition counts.
 Result<std::vector<TopicConfig>> KafkaLog::names() {
-  const rd_kafka_metadata_t* metadata = nullptr;
-  if (auto err = rd_kafka_metadata(client_->get(), 1, nullptr, &metadata, kRequestTimeoutMs)) return client_->error(err, "listing topics");
+  TRY_ASSIGN(const auto* metadata, client_->persist([&]() -> Result<const rd_kafka_metadata_t*> {
+    const rd_kafka_metadata_t* answer = nullptr;
+    if (auto err = rd_kafka_metadata(client_->get(), 1, nullptr, &answer, kSliceMs)) return client_->error(err, "listing topics");
+    return answer;
+  }));
   std::vector<TopicConfig> found;
   for (int i = 0; i < metadata->topic_cnt; ++i) {
     TopicConfig topic;
@@ -110,17 +127,20 @@ Result<void> KafkaLog::create_topics(std::span<const TopicConfig> topics) {
   if (wanted.empty()) return {};
   std::vector<rd_kafka_NewTopic_t*> raw;
   for (const auto& request : wanted) raw.push_back(request.get());
-  TRY_ASSIGN(auto event, ask("creating topics", RD_KAFKA_ADMIN_OP_CREATETOPICS, [&](auto* options, auto* queue) {
-               rd_kafka_CreateTopics(client_->get(), raw.data(), raw.size(), options, queue);
-             }));
-  size_t count = 0;
-  auto* results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event.get()), &count);
-  for (size_t i = 0; i < count; ++i) {
-    const auto err = rd_kafka_topic_result_error(results[i]);
-    if (err == RD_KAFKA_RESP_ERR_NO_ERROR || err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) continue;  // another was quicker
-    const char* detail = rd_kafka_topic_result_error_string(results[i]);
-    return client_->error(err, std::string("creating topic ") + rd_kafka_topic_result_name(results[i]), detail ? detail : "");
-  }
+  TRY(client_->persist([&]() -> Result<void> {
+    TRY_ASSIGN(auto event, ask("creating topics", RD_KAFKA_ADMIN_OP_CREATETOPICS, [&](auto* options, auto* queue) {
+                 rd_kafka_CreateTopics(client_->get(), raw.data(), raw.size(), options, queue);
+               }));
+    size_t count = 0;
+    auto* results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event.get()), &count);
+    for (size_t i = 0; i < count; ++i) {
+      const auto err = rd_kafka_topic_result_error(results[i]);
+      if (err == RD_KAFKA_RESP_ERR_NO_ERROR || err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) continue;  // another was quicker
+      const char* detail = rd_kafka_topic_result_error_string(results[i]);
+      return client_->error(err, std::string("creating topic ") + rd_kafka_topic_result_name(results[i]), detail ? detail : "");
+    }
+    return {};
+  }));
   for (const TopicConfig* topic : configs) TRY(wait_for_topic(*topic));
   return {};
 }
@@ -152,9 +172,11 @@ Result<void> KafkaLog::describe_topics(std::vector<TopicConfig>& found) {
     resources.emplace_back(rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.name.c_str()));
     raw.push_back(resources.back().get());
   }
-  TRY_ASSIGN(auto event, ask("describing topics", RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, [&](auto* options, auto* queue) {
-               rd_kafka_DescribeConfigs(client_->get(), raw.data(), raw.size(), options, queue);
-             }));
+  TRY_ASSIGN(auto event, client_->persist([&] {
+    return ask("describing topics", RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, [&](auto* options, auto* queue) {
+      rd_kafka_DescribeConfigs(client_->get(), raw.data(), raw.size(), options, queue);
+    });
+  }));
   size_t count = 0;
   auto* described = rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event.get()), &count);
   for (size_t i = 0; i < count; ++i) {
@@ -177,27 +199,26 @@ Result<void> KafkaLog::describe_topics(std::vector<TopicConfig>& found) {
 }
 
 Result<OffsetRange> KafkaLog::range(const TopicPartition& tp) {
-  const std::string attempt = "asking for the range of " + to_string(tp);
-  TRY_ASSIGN(const int32_t count, client_->partition_count(tp.topic));  // librdkafka would wait long for a partition that is not there
-  if (tp.partition < 0 || tp.partition >= count)
-    return client_->error(Errc::kNotFound, attempt, "the topic has " + std::to_string(count) + " partitions");
   const Offset ours = knowledge_->last_committed(tp);
   const auto until = Clock::now() + Milliseconds(options_.transaction_timeout_ms);  // then others hold the end back
   for (;;) {
-    int64_t start = 0;
-    int64_t end = 0;
-    // The isolation level of the client applies: the end is the last stable offset.
-    const auto err = rd_kafka_query_watermark_offsets(client_->get(), tp.topic.c_str(), tp.partition, &start, &end, kRequestTimeoutMs);
-    // A leader may be named before it knows it: right after the topic was made, or after it moved.
-    const bool settling = err == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
-    if (settling && Clock::now() < until) {
-      std::this_thread::sleep_for(Milliseconds(20));
-      continue;
-    }
-    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) return client_->error(err, attempt);
-    if (Offset(end) > ours || Clock::now() > until) return OffsetRange{Offset(start), Offset(end)};
+    TRY_ASSIGN(const OffsetRange range, client_->range(tp));
+    if (range.end > ours || Clock::now() > until || client_->stopping()) return range;
     std::this_thread::sleep_for(Milliseconds(2));
   }
+}
+
+Result<Offset> KafkaLog::written(const TopicPartition& tp) {
+  std::shared_ptr<Client> client;
+  {
+    std::lock_guard lock(mutex_);
+    if (!uncommitted_) {
+      TRY_ASSIGN(uncommitted_, Client::create(options_, RD_KAFKA_CONSUMER, {}, {{"isolation.level", "read_uncommitted"}}));
+    }
+    client = uncommitted_;
+  }
+  TRY_ASSIGN(const OffsetRange range, client->range(tp));
+  return range.end;
 }
 
 Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, const std::vector<std::string>& topics,
@@ -241,7 +262,7 @@ Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std:
       }
     }
     if (!failed) return found;
-    if (failed->code != Errc::kUnreachable || Clock::now() > until) return *failed;
+    if (failed->code != Errc::kUnreachable || Clock::now() > until || client_->stopping()) return *failed;
     std::this_thread::sleep_for(Milliseconds(50));
   }
 }
@@ -252,26 +273,34 @@ Result<void> KafkaLog::commit_offsets(const OffsetCommit& commit, const Membersh
   PartitionListPtr list = make_list(commit.offsets.size());
   for (const auto& [tp, offset] : commit.offsets) add_partition(list.get(), tp, offset.value);
   if (member) {
-    const auto err = rd_kafka_commit(static_cast<const KafkaMembership*>(member)->handle(), list.get(), 0);
-    if (err) return client_->error(err, attempt);
-    return {};
+    return client_->persist([&]() -> Result<void> {
+      rd_kafka_t* rk = static_cast<const KafkaMembership*>(member)->handle();
+      QueuePtr queue(rd_kafka_queue_new(rk));
+      if (auto err = rd_kafka_commit_queue(rk, list.get(), queue.get(), nullptr, nullptr)) return client_->error(err, attempt);
+      EventPtr event = wait(queue.get());
+      if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
+      if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
+      return {};
+    });
   }
   std::unique_ptr<rd_kafka_AlterConsumerGroupOffsets_t,
                   Destroyer<rd_kafka_AlterConsumerGroupOffsets_t, rd_kafka_AlterConsumerGroupOffsets_destroy>>
       request(rd_kafka_AlterConsumerGroupOffsets_new(commit.group.c_str(), list.get()));
   auto* raw = request.get();
-  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
-               rd_kafka_AlterConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
-             }));
-  size_t count = 0;
-  auto* groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
-  CHECK(count == 1);
-  if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
-    return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
-  const auto* answers = rd_kafka_group_result_partitions(groups[0]);
-  for (int i = 0; i < answers->cnt; ++i)
-    if (auto err = answers->elems[i].err) return client_->error(err, attempt + " for " + to_string(place_of(answers->elems[i])));
-  return {};
+  return client_->persist([&]() -> Result<void> {
+    TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
+                 rd_kafka_AlterConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
+               }));
+    size_t count = 0;
+    auto* groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
+    CHECK(count == 1);
+    if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
+      return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+    const auto* answers = rd_kafka_group_result_partitions(groups[0]);
+    for (int i = 0; i < answers->cnt; ++i)
+      if (auto err = answers->elems[i].err) return client_->error(err, attempt + " for " + to_string(place_of(answers->elems[i])));
+    return {};
+  });
 }
 
 Result<void> KafkaLog::delete_before(const TopicPartition& tp, Offset before) {
@@ -281,13 +310,15 @@ Result<void> KafkaLog::delete_before(const TopicPartition& tp, Offset before) {
   std::unique_ptr<rd_kafka_DeleteRecords_t, Destroyer<rd_kafka_DeleteRecords_t, rd_kafka_DeleteRecords_destroy>> request(
       rd_kafka_DeleteRecords_new(list.get()));
   auto* raw = request.get();
-  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DELETERECORDS, [&](auto* options, auto* queue) {
-               rd_kafka_DeleteRecords(client_->get(), &raw, 1, options, queue);
-             }));
-  const auto* answers = rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event.get()));
-  for (int i = 0; i < answers->cnt; ++i)
-    if (auto err = answers->elems[i].err) return client_->error(err, attempt);
-  return {};
+  return client_->persist([&]() -> Result<void> {
+    TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DELETERECORDS, [&](auto* options, auto* queue) {
+                 rd_kafka_DeleteRecords(client_->get(), &raw, 1, options, queue);
+               }));
+    const auto* answers = rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event.get()));
+    for (int i = 0; i < answers->cnt; ++i)
+      if (auto err = answers->elems[i].err) return client_->error(err, attempt);
+    return {};
+  });
 }
 
 }  // namespace
@@ -297,10 +328,13 @@ Result<std::unique_ptr<Log>> open_kafka_log(const KafkaLogOptions& options) {
   using namespace kafka;
   if (options.brokers.empty()) return Error{Errc::kUsage, "opening a Kafka log: no brokers are given"};
   TRY_ASSIGN(auto client, Client::create(options, RD_KAFKA_CONSUMER, {}, {{"isolation.level", "read_committed"}}));
-  const rd_kafka_metadata_t* metadata = nullptr;
-  const auto err = rd_kafka_metadata(client->get(), 0, nullptr, &metadata, kRequestTimeoutMs);
-  if (metadata) rd_kafka_metadata_destroy(metadata);
-  if (err) return client->error(err, "connecting");
+  TRY(client->persist([&]() -> Result<void> {
+    const rd_kafka_metadata_t* metadata = nullptr;
+    const auto err = rd_kafka_metadata(client->get(), 0, nullptr, &metadata, kSliceMs);
+    if (metadata) rd_kafka_metadata_destroy(metadata);
+    if (err) return client->error(err, "connecting");
+    return {};
+  }));
   return std::unique_ptr<Log>(std::make_unique<KafkaLog>(options, std::move(client)));
 }
 

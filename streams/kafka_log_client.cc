@@ -49,6 +49,7 @@ Result<std::shared_ptr<Client>> Client::create(const KafkaLogOptions& options, r
   std::shared_ptr<Client> client(new Client);
   client->brokers_ = options.brokers;
   client->user_ = user;
+  client->stopping_ = options.stopping;
   ClientConfig config(std::move(tuning), std::move(fixed));
   TRY_ASSIGN(rd_kafka_conf_t * conf, config.make(options));
   rd_kafka_conf_set_opaque(conf, client.get());
@@ -80,20 +81,37 @@ Result<int32_t> Client::partition_count(const std::string& topic) const {
 
 Result<int32_t> Client::partition_count(rd_kafka_topic_t* topic) const {
   const std::string attempt = std::string("asking for the partitions of ") + rd_kafka_topic_name(topic);
-  const auto deadline = std::chrono::steady_clock::now() + Milliseconds(kRequestTimeoutMs);
-  for (;;) {
+  return persist([&]() -> Result<int32_t> {
     const rd_kafka_metadata_t* metadata = nullptr;
-    if (auto err = rd_kafka_metadata(rk_, 0, topic, &metadata, kRequestTimeoutMs)) return error(err, attempt);
+    if (auto err = rd_kafka_metadata(rk_, 0, topic, &metadata, kSliceMs)) return error(err, attempt);
     rd_kafka_resp_err_t err = metadata->topic_cnt == 1 ? metadata->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     const int32_t count = metadata->topic_cnt == 1 ? metadata->topics[0].partition_cnt : 0;
+    // A topic without a leader exists: it was just made, or its broker is on its way back.
     for (int32_t i = 0; i < count && !err; ++i)
       if (metadata->topics[0].partitions[i].leader < 0) err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+    if (!err && count == 0) err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
     rd_kafka_metadata_destroy(metadata);
-    if (!err && count > 0) return count;
-    // A topic without a leader exists: it was just made, or its broker is on its way back.
-    if (err != RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE || std::chrono::steady_clock::now() > deadline) return error(err, attempt);
-    rd_kafka_poll(rk_, 100);
-  }
+    if (err) return error(err, attempt);
+    return count;
+  });
+}
+
+Result<OffsetRange> Client::range(const TopicPartition& tp) const {
+  const std::string attempt = "asking for the range of " + to_string(tp);
+  return persist([&]() -> Result<OffsetRange> {
+    // Asked for each time: it renews what the client knows of the leader, and librdkafka would wait long for a partition
+    // that is not there.
+    TRY_ASSIGN(const int32_t count, partition_count(tp.topic));
+    if (tp.partition < 0 || tp.partition >= count)
+      return error(Errc::kNotFound, attempt, "the topic has " + std::to_string(count) + " partitions");
+    int64_t start = 0;
+    int64_t end = 0;
+    const auto err = rd_kafka_query_watermark_offsets(rk_, tp.topic.c_str(), tp.partition, &start, &end, kSliceMs);
+    if (!err) return OffsetRange{Offset(start), Offset(end)};
+    // It stands in the broker's metadata, so its leader is only about to take it over.
+    const bool settling = errc_of(err) == Errc::kNotFound;
+    return settling ? error(Errc::kUnreachable, attempt, rd_kafka_err2str(err)) : error(err, attempt);
+  });
 }
 
 Error Client::error(Errc code, std::string_view attempt, std::string_view came_back) const {

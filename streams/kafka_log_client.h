@@ -4,12 +4,14 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,9 @@ namespace assay::streams::kafka {
 
 /// A request that nobody answered for so long has failed.
 inline constexpr int kRequestTimeoutMs = 10000;
+
+/// A blocking call waits so long at once before it looks whether the process is to end.
+inline constexpr int kSliceMs = 2500;
 
 /// Room that a topic has over its largest key + value, for headers and framing; also the largest batch of several records,
 /// so that a topic for small records takes whole batches of them.
@@ -71,9 +76,28 @@ class Client {
   void* user() const { return user_; }
   const std::string& brokers() const { return brokers_; }
 
+  /// Repeats a round trip whose error passes by itself (a leader that is being chosen, a lost connection), as long as one
+  /// request may take at most, or until the process is to end.
+  template <class Ask>
+  auto persist(Ask ask) const -> decltype(ask()) {
+    for (const auto began = std::chrono::steady_clock::now();;) {
+      auto answer = ask();
+      if (answer || answer.error().code != Errc::kUnreachable || !may_wait(began)) return answer;
+      std::this_thread::sleep_for(Milliseconds(50));
+    }
+  }
+  bool stopping() const { return stopping_ && stopping_->load(); }
+  /// Whether what began then may be tried once more.
+  bool may_wait(std::chrono::steady_clock::time_point began) const {
+    return !stopping() && std::chrono::steady_clock::now() - began < Milliseconds(kRequestTimeoutMs);
+  }
+
   /// Partitions of a topic, freshly asked for. Errors: kNotFound, kUnreachable.
   Result<int32_t> partition_count(rd_kafka_topic_t* topic) const;
   Result<int32_t> partition_count(const std::string& topic) const;
+
+  /// First offset and end, as the isolation level of the client sees it. Errors: kNotFound, kUnreachable.
+  Result<OffsetRange> range(const TopicPartition& tp) const;
 
   /// "attempting X at BROKERS: what came back (what the client's threads saw last)".
   Error error(Errc code, std::string_view attempt, std::string_view came_back) const;
@@ -86,6 +110,7 @@ class Client {
   rd_kafka_t* rk_ = nullptr;
   void* user_ = nullptr;
   std::string brokers_;
+  const std::atomic<bool>* stopping_ = nullptr;
   mutable std::mutex mutex_;
   std::string last_problem_;
 };

@@ -1,5 +1,9 @@
 // Reading: one consumer with explicit places, one librdkafka queue per partition, so that a paused partition simply stays
 // in its (bounded) queue and partitions with records take turns.
+//
+// librdkafka pours the queue of a partition into the consumer's common one as soon as the partition is assigned, unless the
+// queue was told before to stand alone; what was poured before that lands where nobody looks for records. So the queues
+// come first and the assignment second.
 #include <algorithm>
 #include <condition_variable>
 #include <thread>
@@ -12,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// After so long without a broker the reader says so; librdkafka itself would try for ever.
+/// After so long without news the reader makes sure that there is a broker; librdkafka itself would try for ever in silence.
 constexpr Milliseconds kOutagePatience{30000};
 
 /// Bell that librdkafka's threads ring when an empty queue gets something.
@@ -98,12 +102,14 @@ class KafkaReader final : public LogReader {
   Result<std::optional<Fetch>> take(Partition& p, size_t max_records);
   Error failure(const Partition& p, const rd_kafka_message_t& m) const;
   Result<void> assign();
+  bool is_stale(const Partition& p) const;
   Result<void> watch_outage();
 
   Bell bell_;
   std::vector<Partition> partitions_;
+  std::map<std::string, TopicPtr> topics_;  // held, so that librdkafka keeps the partitions that the queues belong to
   size_t turn_ = 0;
-  std::optional<Clock::time_point> outage_since_;
+  Clock::time_point heard_ = Clock::now();  // of the broker, for sure
   std::shared_ptr<Client> client_;
 };
 
@@ -126,7 +132,10 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
   std::map<std::string, int32_t> counts;
   for (const auto& [tp, offset] : from) {
     if (!counts.contains(tp.topic)) {
-      TRY_ASSIGN(counts[tp.topic], reader->client_->partition_count(tp.topic));
+      TopicPtr topic(rd_kafka_topic_new(reader->client_->get(), tp.topic.c_str(), nullptr));
+      if (!topic) return reader->client_->error(rd_kafka_last_error(), "naming topic " + tp.topic);
+      TRY_ASSIGN(counts[tp.topic], reader->client_->partition_count(topic.get()));
+      reader->topics_[tp.topic] = std::move(topic);
     }
     if (tp.partition < 0 || tp.partition >= counts[tp.topic])
       return Error{Errc::kNotFound, "reading " + to_string(tp) + " at Kafka " + options.brokers + ": the topic has " +
@@ -134,15 +143,11 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
     Partition p;
     p.tp = tp;
     p.next = offset;
-    reader->partitions_.push_back(std::move(p));
-  }
-  // Before the assignment starts any fetch: what arrives earlier would go to the consumer's common queue, where only errors
-  // are looked for, and be lost to the reader, who would then see the end behind it.
-  for (Partition& p : reader->partitions_) {
-    p.queue.reset(rd_kafka_queue_get_partition(reader->client_->get(), p.tp.topic.c_str(), p.tp.partition));
+    p.queue.reset(rd_kafka_queue_get_partition(reader->client_->get(), tp.topic.c_str(), tp.partition));
     CHECK(p.queue);
     rd_kafka_queue_forward(p.queue.get(), nullptr);
     rd_kafka_queue_cb_event_enable(p.queue.get(), [](rd_kafka_t*, void* bell) { static_cast<Bell*>(bell)->ring(); }, &reader->bell_);
+    reader->partitions_.push_back(std::move(p));
   }
   TRY(reader->assign());
   return std::unique_ptr<LogReader>(std::move(reader));
@@ -154,9 +159,11 @@ KafkaReader::~KafkaReader() {
     if (p.queue) rd_kafka_queue_cb_event_enable(p.queue.get(), nullptr, nullptr);
 }
 
+/// Starts every partition anew where we are; those that failed wait for their seek.
 Result<void> KafkaReader::assign() {
   PartitionListPtr list = make_list(partitions_.size());
-  for (const Partition& p : partitions_) add_partition(list.get(), p.tp, p.next.value);
+  for (const Partition& p : partitions_)
+    if (!p.failed) add_partition(list.get(), p.tp, p.next.value);
   if (auto err = rd_kafka_assign(client_->get(), list.get())) return client_->error(err, "assigning partitions to a reader");
   return {};
 }
@@ -209,15 +216,27 @@ Result<std::optional<Fetch>> KafkaReader::take(Partition& p, size_t max_records)
     rd_kafka_message_destroy(m);
     if (fetch.at_end || p.failed) break;
   }
+  if (p.failed && p.failed->code == Errc::kOutOfRange && is_stale(p)) {
+    p.failed.reset();
+    if (auto assigned = assign(); !assigned) p.failed = assigned.error();  // told after the records that we hold
+  }
   if (fetch.records.empty() && !fetch.at_end) {
     if (p.failed) return *p.failed;
     return std::optional<Fetch>();
   }
-  outage_since_.reset();
+  heard_ = Clock::now();
   fetch.from = p.tp;
   fetch.next = p.next;
   fetch.storage = std::move(messages);
   return std::optional<Fetch>(std::move(fetch));
+}
+
+/// Whether a refusal of a place speaks of one that we have left. librdkafka does not number these refusals as it numbers
+/// records: one that was on its way while we sought elsewhere arrives all the same, and stops the partition. In doubt the
+/// partition is started again: a place that is not there is refused again.
+bool KafkaReader::is_stale(const Partition& p) const {
+  const auto range = client_->range(p.tp);
+  return !range || (range->start <= p.next && p.next <= range->end);
 }
 
 Error KafkaReader::failure(const Partition& p, const rd_kafka_message_t& m) const {
@@ -227,38 +246,31 @@ Error KafkaReader::failure(const Partition& p, const rd_kafka_message_t& m) cons
 
 Result<void> KafkaReader::watch_outage() {
   while (rd_kafka_message_t* m = rd_kafka_consumer_poll(client_->get(), 0)) {  // what belongs to no partition
-    if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && !outage_since_) outage_since_ = Clock::now();
+    CHECK(m->err);  // a record that did not pass through its partition's queue would be lost
     rd_kafka_message_destroy(m);
   }
-  if (!outage_since_ || Clock::now() - *outage_since_ < kOutagePatience) return {};
+  if (Clock::now() - heard_ < kOutagePatience) return {};
   const rd_kafka_metadata_t* metadata = nullptr;
-  const auto err = rd_kafka_metadata(client_->get(), 0, nullptr, &metadata, 1000);
-  if (metadata) rd_kafka_metadata_destroy(metadata);
-  if (err) return client_->error(Errc::kUnreachable, "reading", "no broker since " + std::to_string(kOutagePatience.count()) + " ms");
-  outage_since_.reset();
+  if (auto err = rd_kafka_metadata(client_->get(), 0, nullptr, &metadata, kSliceMs))
+    return client_->error(Errc::kUnreachable, "reading",
+                          "no answer since " + std::to_string(kOutagePatience.count()) + " ms: " + rd_kafka_err2str(err));
+  rd_kafka_metadata_destroy(metadata);
+  heard_ = Clock::now();
   return {};
 }
 
 Result<void> KafkaReader::seek(const TopicPartition& tp, Offset to) {
   Partition& p = find(tp);
   p.next = to;
-  const bool stopped = p.failed.has_value();
-  p.failed.reset();
-  if (!stopped) {
-    const auto until = Clock::now() + Milliseconds(kRequestTimeoutMs);
-    for (;;) {
-      PartitionListPtr list = make_list(1);
-      add_partition(list.get(), tp, to.value);
-      ErrorPtr error(rd_kafka_seek_partitions(client_->get(), list.get(), kRequestTimeoutMs));
-      if (error) return client_->error(rd_kafka_error_code(error.get()), "seeking " + to_string(tp), rd_kafka_error_string(error.get()));
-      const auto err = list->elems[0].err;
-      if (!err) return {};
-      // A partition that was assigned a moment ago is not fetched yet and cannot be moved.
-      if (err != RD_KAFKA_RESP_ERR__STATE || Clock::now() > until) return client_->error(err, "seeking " + to_string(tp));
-      std::this_thread::sleep_for(Milliseconds(5));
-    }
+  if (!p.failed) {
+    PartitionListPtr list = make_list(1);
+    add_partition(list.get(), tp, to.value);
+    ErrorPtr error(rd_kafka_seek_partitions(client_->get(), list.get(), kRequestTimeoutMs));
+    if (!error && !list->elems[0].err) return {};
   }
-  // After an error librdkafka fetches the partition no more; a new assignment starts all of them where we are.
+  // A partition that is not being fetched cannot be moved: it was assigned a moment ago, or a refusal of its place stopped it.
+  // A new assignment starts all of them where we are.
+  p.failed.reset();
   return assign();
 }
 

@@ -12,7 +12,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr Milliseconds kStopping{3000};  // a process that is to end waits so long for an answer
-constexpr Milliseconds kSlice{1000};     // how soon a waiting call notices
+constexpr Milliseconds kSlice{500};      // how soon a waiting call notices
 
 Settings producer_tuning(const KafkaLogOptions& options) {
   return {{"queue.buffering.max.messages", "1000000"},
@@ -74,19 +74,20 @@ class KafkaWriter final : public LogWriter {
   Error roll_back(std::string_view attempt, std::string_view why);
   Error finish(Error error);
   Error failed(const ErrorPtr& error, std::string_view attempt);
-  bool stopping() const { return stopping_ && stopping_->load(); }
-  /// Whether a call that began then has waited long enough.
-  bool over(Clock::time_point began) const {
-    const auto waited = Clock::now() - began;
-    return waited >= Milliseconds(timeout_ms_) || (stopping() && waited >= kStopping);
+  bool stopping() const { return client_->stopping(); }
+  /// Whether a call that began then has waited long enough. All calls of a process that is to end share one patience.
+  bool over(Clock::time_point began) {
+    const auto now = Clock::now();
+    if (stopping() && !stop_seen_) stop_seen_ = now;
+    return now - began >= Milliseconds(timeout_ms_) || (stop_seen_ && now - *stop_seen_ >= kStopping);
   }
-  ErrorPtr end(rd_kafka_error_t* (*call)(rd_kafka_t*, int)) const;
+  ErrorPtr end(rd_kafka_error_t* (*call)(rd_kafka_t*, int));
   std::string named(std::string_view what) const { return std::string(what) + " as " + id_; }
 
   std::string id_;
   std::shared_ptr<Knowledge> knowledge_;
-  const std::atomic<bool>* stopping_ = nullptr;
   int64_t timeout_ms_ = 0;
+  std::optional<Clock::time_point> stop_seen_;
 
   std::optional<Transaction> transaction_;  // prepared
   std::optional<Error> done_;               // fenced or ambiguous: this writer does nothing more
@@ -131,7 +132,6 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
   auto writer = std::make_unique<KafkaWriter>();
   writer->id_ = transactional_id;
   writer->knowledge_ = std::move(knowledge);
-  writer->stopping_ = options.stopping;
   writer->timeout_ms_ = options.transaction_timeout_ms;
   Settings fixed = producer_fixed();
   fixed.emplace_back("transactional.id", transactional_id);
@@ -146,12 +146,12 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
                                   writer.get()));
   writer->destinations_.emplace(*writer->client_);
   // An older owner's unfinished transaction is ended first; its markers may take a moment.
-  const auto until = Clock::now() + Milliseconds(3 * kRequestTimeoutMs);
-  for (;;) {
-    ErrorPtr error(rd_kafka_init_transactions(writer->client_->get(), kRequestTimeoutMs));
+  for (const auto began = Clock::now();;) {
+    ErrorPtr error(rd_kafka_init_transactions(writer->client_->get(), kSliceMs));  // a time-out is taken up by the next call
     if (!error) break;
     const bool silent = errc_of(rd_kafka_error_code(error.get())) == Errc::kUnreachable;
-    if (rd_kafka_error_is_retriable(error.get()) && !silent && Clock::now() < until) continue;
+    const Milliseconds patience(silent ? kRequestTimeoutMs : 3 * kRequestTimeoutMs);
+    if (rd_kafka_error_is_retriable(error.get()) && !writer->stopping() && Clock::now() - began < patience) continue;
     return writer->client_->error(rd_kafka_error_code(error.get()), writer->named("opening a transactional writer"),
                                   rd_kafka_error_string(error.get()));
   }
@@ -160,7 +160,7 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
 
 /// Commits or aborts. The call itself would wait for an answer for ever; on a time-out it goes on in the background and is
 /// taken up again, and where patience ends, it is left and the writer with it.
-ErrorPtr KafkaWriter::end(rd_kafka_error_t* (*call)(rd_kafka_t*, int)) const {
+ErrorPtr KafkaWriter::end(rd_kafka_error_t* (*call)(rd_kafka_t*, int)) {
   const auto began = Clock::now();
   for (;;) {
     ErrorPtr error(call(client_->get(), static_cast<int>(kSlice.count())));

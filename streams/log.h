@@ -131,6 +131,12 @@ class Log {
   /// Errors: kNotFound.
   virtual Result<int32_t> partition_count(const std::string& topic) = 0;
   virtual Result<OffsetRange> range(const TopicPartition& tp) = 0;
+  /// The place after the last record there, whether its transaction is decided or not; range().end stays behind it while one
+  /// is not. The default suits a log that shows a commit in all its partitions before it acknowledges it.
+  virtual Result<Offset> written(const TopicPartition& tp) {
+    TRY_ASSIGN(const OffsetRange all, range(tp));
+    return all.end;
+  }
 
   virtual Result<std::unique_ptr<LogReader>> open_reader(const std::map<TopicPartition, Offset>& from) = 0;
   virtual Result<std::unique_ptr<LogWriter>> open_writer(const std::string& transactional_id) = 0;

@@ -287,18 +287,26 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
   std::vector<int32_t> all;
   {
     std::lock_guard lock(mutex_);
-    for (auto& [p, running] : driver.running) all.push_back(p);
+    for (auto& [p, running] : driver.running) {
+      all.push_back(p);
+      finished_.push_back({running->spec.name, TaskState::kStopped, {}, running->store});
+    }
   }
   stop_tasks(driver, all);
   if (driver.member != nullptr) driver.member->leave();
 }
 
 Result<bool> Pipeline::caught_up() {
-  // In the order in which records flow: when a processor has folded everything, what it made for the next is visible.
+  // In the order in which records flow, with no way back: when a processor has committed its whole input, all that it will
+  // ever make for the next was written before. Written is not yet visible, though: a broker acknowledges a commit of another
+  // process before the last stable offset of every partition shows it. So an end counts only when nothing undecided stands
+  // behind it. Reports come from outside: somebody's open transaction there is not ours to wait for.
   for (auto& driver : drivers_) {
     if (driver->plan == nullptr) {
       const TopicPartition tp{options_.names.full(Topic::kAudit), 0};
+      TRY_ASSIGN(Offset written, log_.written(tp));
       TRY_ASSIGN(OffsetRange range, log_.range(tp));
+      if (range.end < written) return false;
       bool owned = false;
       {
         std::lock_guard lock(mutex_);
@@ -317,7 +325,12 @@ Result<bool> Pipeline::caught_up() {
     const std::vector<TopicPartition> inputs = driver->plan->input_partitions(options_.names);
     TRY_ASSIGN(auto committed, log_.committed(driver->group, inputs));
     for (const TopicPartition& tp : inputs) {
+      Offset written(-1);
+      if (tp.topic != options_.names.full(Topic::kReports)) {
+        TRY_ASSIGN(written, log_.written(tp));
+      }
       TRY_ASSIGN(OffsetRange range, log_.range(tp));
+      if (range.end < written) return false;
       auto it = committed.find(tp);
       if (range.end > range.start && (it == committed.end() || it->second.offset < range.end)) return false;
     }

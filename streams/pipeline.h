@@ -57,6 +57,8 @@ class Pipeline {
 
   /// Tasks owned by this process, by name.
   std::vector<TaskView> tasks() const;
+  /// Tasks that this process still owned when run() ended, with their stores: for accounts made afterwards.
+  const std::vector<TaskView>& finished() const { return finished_; }
   /// All processors are members of their groups and no task is halted.
   bool ready() const;
   /// Records of this run's inputs that are not committed yet, by offsets (markers included): for progress bars.
@@ -83,6 +85,7 @@ class Pipeline {
   Metrics& metrics_;
   std::vector<ProcessorPlan> plans_;
   std::vector<std::unique_ptr<Driver>> drivers_;
+  std::vector<TaskView> finished_;  // under mutex_ until run() has returned
   mutable std::mutex mutex_;  // guards the maps of running tasks and their states
   std::atomic<bool> failed_{false};
   Error failure_;             // under mutex_

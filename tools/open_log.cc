@@ -8,11 +8,12 @@
 
 namespace assay::tools {
 
-Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access) {
+Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping) {
   if (!settings.kafka.brokers.empty()) {
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;
     options.properties = settings.kafka.properties;
+    options.stopping = stopping;
     return streams::open_kafka_log(options);
   }
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";

@@ -1,6 +1,7 @@
 // The log that the settings name: the only place that knows which implementation stands behind the seam.
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "streams/log.h"
@@ -15,8 +16,9 @@ enum class LogAccess {
 };
 
 /// Opens Kafka when brokers are set, else the embedded log in DIR/log (created with its directory for kReadWrite).
+/// `stopping`, when given, is set when the process is to end: then nothing on the log is waited for much longer.
 /// Errors: kRefused when another process holds the directory; kUnreachable; kIncomplete (kRead, nothing there yet).
-Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access);
+Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping = nullptr);
 
 /// The topics that these settings ask for.
 std::vector<streams::TopicConfig> configured_topics(const Settings& settings);

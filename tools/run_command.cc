@@ -204,7 +204,7 @@ Result<int> run(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = context.quiet ? streams::LogLevel::kWarning : parse_level(settings.log_level)}));
   auto lock = streams::DirectoryLock::take(settings.data_dir);
   if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
-  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite));
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested));
   TRY(ensure_topics(settings, *log));
   TRY(publish(context, *log));
   TRY_ASSIGN(auto signer, open_signer(settings));

@@ -1,5 +1,6 @@
 #include "tools/session.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "processors/allocation.h"
@@ -91,6 +92,10 @@ Result<Json> collect(const QueryTarget& target, std::string_view processor, Resu
       for (Json& row : part.as_array()) rows.push_back(std::move(row));
     }
   }
+  // By time, whichever partition they come from; rows without one (pools) keep their order.
+  std::stable_sort(rows.begin(), rows.end(), [](const Json& a, const Json& b) {
+    return std::make_pair(a.string_or("ts", ""), a.string_or("entityId", "")) < std::make_pair(b.string_or("ts", ""), b.string_or("entityId", ""));
+  });
   return Json(std::move(rows));
 }
 

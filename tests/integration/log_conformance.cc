@@ -168,10 +168,12 @@ void LogConformance::expect_silence(LogReader& from, Milliseconds for_ms) {
   }
 }
 
-Errc LogConformance::read_error(LogReader& from) {
+Errc LogConformance::read_error(LogReader& from, std::vector<Read>* before) {
   for (auto until = Clock::now() + kPatience; Clock::now() < until;) {
     auto fetch = from.poll(kPoll, 100);
     if (!fetch) return fetch.error().code;
+    if (!*fetch || !before) continue;
+    for (Read& r : copy(**fetch)) before->push_back(std::move(r));
   }
   ADD_FAILURE() << "no error came";
   return Errc::kUnexpected;

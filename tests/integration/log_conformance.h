@@ -65,7 +65,7 @@ class LogConformance : public testing::TestWithParam<LogKind> {
   /// Polls for that long; fails when a record comes.
   void expect_silence(LogReader& from, Milliseconds for_ms);
   /// Polls until an error comes, and returns its code.
-  Errc read_error(LogReader& from);
+  Errc read_error(LogReader& from, std::vector<Read>* before = nullptr);
 
   std::unique_ptr<LogWorld> world_;
   std::unique_ptr<Log> log_;
