@@ -196,9 +196,13 @@ Result<void> Fold::add(const TopicPartition& tp, const RecordView& record) {
   }
   processors::Input input{topic, tp.partition, &record, {}};
   if (topic != Topic::kReports) input.cause = id_of(record);
-  const processors::Tally before = outputs_.tally;
-  processor_->process(input, outputs_);
-  if (topic == Topic::kConfig) outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
+  if (topic == Topic::kConfig) {
+    const processors::Tally before = outputs_.tally;
+    processor_->process(input, outputs_);
+    outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
+  } else {
+    processor_->process(input, outputs_);
+  }
   ++delivered_;
   ++staged_records_;
   return {};
