@@ -22,6 +22,10 @@ Cell& find_cell(std::vector<Cell>& cells, uint32_t metric, size_t guess) {
 }
 
 void merge_cells(std::vector<Cell>& into, const std::vector<Cell>& from) {
+  if (into.empty()) {
+    into = from;
+    return;
+  }
   // Panes of one agent mostly carry the same metrics in the same order, so the guess is nearly always right.
   size_t guess = 0;
   for (const Cell& cell : from) {
@@ -141,7 +145,6 @@ WindowContent Panes::content(int64_t start, int64_t end) const {
   WindowContent out;
   const Pane* last = nullptr;
   auto add = [&](int64_t, const Pane& pane) {
-    if (out.cells.empty()) out.cells.reserve(pane.cells.size());
     out.samples += pane.samples;
     merge_cells(out.cells, pane.cells);
     if (last == nullptr || std::tie(pane.last_timestamp, pane.last_id) > std::tie(last->last_timestamp, last->last_id)) last = &pane;
