@@ -22,6 +22,7 @@ void add(QueryParams& params, const std::string& name, const std::string& value)
 
 Result<int> show(Context& context, std::string_view query, const QueryParams& params, std::vector<std::string> columns) {
   TRY_ASSIGN(Json rows, ask(context, query, params));
+  if (rows.as_array().empty() && context.format == Format::kTable && !context.quiet) context.err << "nothing to show\n";
   context.out << render_rows(rows.as_array(), context.format, std::move(columns));
   return 0;
 }
