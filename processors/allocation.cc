@@ -482,8 +482,11 @@ Result<Json> pools_json(const state::Reader& reader) {
     for (const auto& [division, quota] : entry.pool.quotas)
       quotas.push_back(
           Json::object().set("divisionId", division).set("quota", std::max(quota, held(division))).set("used", held(division)));
+    int64_t waiting = 0;
+    if (divisions != nullptr)
+      for (const auto& [division, part] : divisions->as_object()) waiting += integer_of(part, "waiting");
     Json row = Json::object().set("pool", name).set("unit", entry.pool.unit).set("capacity", capacity).set("used", used);
-    row.set("reserved", reserved).set("available", capacity - used - reserved).set("quotas", std::move(quotas));
+    row.set("reserved", reserved).set("available", capacity - used - reserved).set("waiting", waiting).set("quotas", std::move(quotas));
     shown.push_back(std::move(row));
   }
   return shown;

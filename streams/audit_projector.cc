@@ -60,9 +60,14 @@ class AuditProjector::Run {
   /// Calls `f` until it is not unreachable or the run is to stop. Stopped: the last error becomes a default value.
   template <class T, class F>
   Result<T> retrying(F&& f) {
+    bool retried = false;
     for (Milliseconds wait = options_.retry_min;; wait = std::min(wait * 2, options_.retry_max)) {
       Result<T> result = f();
-      if (result || result.error().code != Errc::kUnreachable) return result;
+      if (result || result.error().code != Errc::kUnreachable) {
+        if (retried && options_.on_recovered) options_.on_recovered();
+        return result;
+      }
+      retried = true;
       p_.counters_.retries.fetch_add(1, std::memory_order_relaxed);
       if (options_.on_retry) options_.on_retry(result.error());
       for (auto until = Clock::now() + wait; Clock::now() < until && !stop_;) std::this_thread::sleep_for(Milliseconds(10));
@@ -141,6 +146,7 @@ class AuditProjector::Run {
     if (AuditRow* row = std::get_if<AuditRow>(&step)) {
       batch_.bytes += row->payload.size();
       batch_.rows.push_back({std::move(*row), {}, {}});
+      p_.counters_.folded.fetch_add(1, std::memory_order_relaxed);
     } else if (auto* refused = std::get_if<processors::Refused>(&step)) {
       p_.counters_.refused.fetch_add(1, std::memory_order_relaxed);
       return retrying<void>([&] { return options_.dead_letter(record, refused->reason, refused->detail); });
@@ -207,6 +213,7 @@ class AuditProjector::Run {
     if (options_.group.empty() || position == committed_ || position.value < 0) return;
     committed_at_ = Clock::now();
     Result<void> done = p_.log_.commit_offsets({options_.group, {{partition_, position}}}, options_.member);
+    if (done && commit_failed_ && options_.on_recovered) options_.on_recovered();
     commit_failed_ = !done;
     if (done) {
       committed_ = position;

@@ -24,12 +24,14 @@ struct AuditProjectorOptions {
   std::function<Result<void>(const RecordView&, Reason, std::string_view detail)> dead_letter;
   /// Reads the writer's stamp from a record's headers; without it nothing is deduplicated.
   std::function<std::optional<processors::WriterStamp>(const RecordView&)> writer_of;
-  /// Told of each error that is retried, once per attempt; for logs.
+  /// Told of each error that is retried, once per attempt; for logs. From several threads.
   std::function<void(const Error&)> on_retry;
+  /// Told when what was retried has been answered.
+  std::function<void()> on_recovered;
 };
 
 struct AuditProjectorCounters {
-  std::atomic<int64_t> rows{0}, batches{0}, refused{0}, repeated{0}, retries{0}, commit_errors{0};
+  std::atomic<int64_t> rows{0}, folded{0}, batches{0}, refused{0}, repeated{0}, retries{0}, commit_errors{0};
 };
 
 /// One run of the projector. Requires: log, sink and signer outlive it.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "streams/decision_metrics.h"
 #include "streams/logging.h"
 
 namespace assay::streams {
@@ -55,7 +56,8 @@ struct Pipeline::Running {
   std::atomic<bool> stop{false};
   std::thread thread;
   TaskState state = TaskState::kStarting;  // under mutex_
-  std::string detail;
+  std::string detail;                      // under mutex_
+  std::string halt;                        // under mutex_; name of the halt it stands at
 };
 
 /// One processor's share in this process.
@@ -97,39 +99,74 @@ Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::
 
 Pipeline::~Pipeline() = default;
 
-TaskEvents Pipeline::events() {
+/// Series that a first failure must be seen on as a step.
+void Pipeline::touch_series(const TaskSpec& spec) {
+  for (Metric counter : {Metric::kCommits, Metric::kDelivered, Metric::kCommitsAborted, Metric::kCommitsAmbiguous, Metric::kFenced,
+                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures})
+    metrics_.touch(counter, {spec.name});
+  for (Recovery r = Recovery::kStateAhead; r <= Recovery::kTopologyChanged; r = static_cast<Recovery>(static_cast<uint8_t>(r) + 1))
+    metrics_.touch(Metric::kHalts, {spec.name, recovery_name(r)});
+  for (size_t r = 0; r < kReasonCount; ++r) {
+    const auto reason = static_cast<Reason>(r);
+    if (is_filtered(reason))
+      metrics_.touch(Metric::kFiltered, {spec.name, reason_code(reason)});
+    else
+      metrics_.touch(Metric::kDeadLetters, {topic_spec(spec.inputs.front().first).name, reason_code(reason)});
+  }
+  if (spec.processor == "scoring")
+    for (const char* outcome : {"accepted", "filtered", "dead_letter"}) metrics_.touch(Metric::kSubmissions, {outcome});
+}
+
+TaskEvents Pipeline::events(Running& running) {
   TaskEvents e;
+  auto decisions = std::make_shared<DecisionMetrics>(options_.names.prefix(), running.spec.processor == "allocation");
+  e.running = [this, &running](const TaskSpec&) { set_state(running, TaskState::kRunning, {}); };
+  e.refolded = [this](const TaskSpec& spec, const Manifest& manifest) {
+    metrics_.add(Metric::kCatchUpRecords, static_cast<double>(manifest.delivered), {spec.name});
+  };
+  // Scoring decides nothing, and its outputs are many.
+  if (running.spec.processor != "scoring")
+    e.staged = [decisions](const TaskSpec&, std::span<const OutRecord> records) { decisions->stage(records); };
+  e.store_failed = [this](const TaskSpec& spec, const Error& error) {
+    metrics_.increment(Metric::kStoreWriteFailures, {spec.name});
+    log_error("store.failed", "store_write_failures", {{"task", spec.name}, {"detail", error.message}});
+  };
   e.recovered = [this](const TaskSpec& spec, Recovery outcome, const std::string& detail) {
     if (is_halt(outcome)) return;  // told where the run ends
     log_info("task.recovered", {{"task", spec.name}, {"outcome", recovery_name(outcome)}, {"detail", detail}});
   };
-  e.committed = [this](const TaskSpec& spec, const Manifest& manifest, const processors::Outputs& part, const processors::Tally&,
-                       Milliseconds took) {
+  e.committed = [this, decisions](const TaskSpec& spec, const CommitReport& report) {
+    const processors::Tally& part = report.part;
+    std::optional<double> waited_seconds;
+    if (report.oldest_input)
+      waited_seconds = static_cast<double>(std::max<int64_t>(0, system_now().value - report.oldest_input->value)) / 1000;
+    decisions->count(metrics_, waited_seconds);
     metrics_.increment(Metric::kCommits, {spec.name});
-    metrics_.observe(Metric::kCommitLatency, static_cast<double>(took.count()) / 1000, {spec.processor});
-    metrics_.add(Metric::kDelivered, static_cast<double>(part.tally.delivered), {spec.name});
+    metrics_.observe(Metric::kCommitLatency, static_cast<double>(report.took.count()) / 1000, {spec.processor});
+    metrics_.add(Metric::kDelivered, static_cast<double>(part.delivered), {spec.name});
     if (spec.processor == "scoring") {
       uint64_t filtered = 0, dead = 0;
-      for (size_t r = 0; r < kReasonCount; ++r) (is_filtered(static_cast<Reason>(r)) ? filtered : dead) += part.tally.refused[r];
-      metrics_.add(Metric::kSubmissions, static_cast<double>(part.tally.accepted), {"accepted"});
+      for (size_t r = 0; r < kReasonCount; ++r) (is_filtered(static_cast<Reason>(r)) ? filtered : dead) += part.refused[r];
+      if (waited_seconds) metrics_.observe(Metric::kSubmissionLatency, *waited_seconds);
+      metrics_.add(Metric::kSubmissions, static_cast<double>(part.accepted), {"accepted"});
       metrics_.add(Metric::kSubmissions, static_cast<double>(filtered), {"filtered"});
       metrics_.add(Metric::kSubmissions, static_cast<double>(dead), {"dead_letter"});
-      metrics_.add(Metric::kUnknownFields, static_cast<double>(part.tally.unknown_fields), {spec.name});
+      metrics_.add(Metric::kUnknownFields, static_cast<double>(part.unknown_fields), {spec.name});
     }
     for (size_t r = 0; r < kReasonCount; ++r) {
-      if (part.tally.refused[r] == 0) continue;
+      if (part.refused[r] == 0) continue;
       const auto reason = static_cast<Reason>(r);
-      const auto count = static_cast<double>(part.tally.refused[r]);
+      const auto count = static_cast<double>(part.refused[r]);
       if (is_filtered(reason))
         metrics_.add(Metric::kFiltered, count, {spec.name, reason_code(reason)});
       else
         metrics_.add(Metric::kDeadLetters, count, {topic_spec(spec.inputs.front().first).name, reason_code(reason)});
     }
     log_debug("commit.acknowledged", {{"task", spec.name},
-                                      {"sequence", manifest.sequence},
-                                      {"delivered", manifest.delivered},
-                                      {"digest", manifest.state_digest.hex()},
-                                      {"took_ms", took.count()}});
+                                      {"sequence", report.manifest.sequence},
+                                      {"delivered", report.manifest.delivered},
+                                      {"digest", report.manifest.state_digest.hex()},
+                                      {"took_ms", report.took.count()}});
   };
   e.retrying = [this](const TaskSpec& spec, const Error& error) {
     metrics_.increment(error.code == Errc::kAmbiguous ? Metric::kCommitsAmbiguous : Metric::kCommitsAborted, {spec.name});
@@ -144,14 +181,25 @@ void Pipeline::set_state(Running& running, TaskState state, std::string detail) 
   running.detail = std::move(detail);
 }
 
+Result<void> Pipeline::open_store(Running& running) {
+  if (running.store != nullptr) return {};
+  auto store = stores_(running.spec.name);
+  if (!store) return store.error();
+  std::lock_guard lock(mutex_);
+  running.store = std::move(*store);
+  return {};
+}
+
 void Pipeline::run_task(Running& running, const Membership* member) {
   const std::string& name = running.spec.name;
+  touch_series(running.spec);
   Milliseconds pause = options_.retry_min;
   while (!running.stop) {
-    set_state(running, TaskState::kRunning, {});
-    Task task(log_, options_.names, running.spec, *running.store, member, options_.task, events());
+    set_state(running, TaskState::kStarting, {});
     const auto started = std::chrono::steady_clock::now();
-    Result<void> result = task.run(running.stop);
+    // A store that was ours before may still be read by somebody's query: opening it is tried again like everything else.
+    Result<void> result = open_store(running);
+    if (result) result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running)).run(running.stop);
     if (result) break;
     const Error& error = result.error();
     if (const std::string_view halt = halt_name(error); !halt.empty()) {
@@ -160,6 +208,7 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       log_error("task.halted", "task_halted", {{"task", name}, {"halt", halt}, {"detail", error.message}});
       set_state(running, TaskState::kHalted, error.message);
       std::lock_guard lock(mutex_);
+      running.halt = halt;
       if (!failed_.exchange(true)) failure_ = error;
       return;
     }
@@ -226,14 +275,6 @@ void Pipeline::start_task(Driver& driver, int32_t partition) {
     r.thread = std::thread([this, &r, member] { run_projection(r, member); });
   } else {
     r.spec = driver.plan->task(partition);
-    auto store = stores_(r.spec.name);
-    if (!store) {
-      log_error("store.failed", "task_halted", {{"task", r.spec.name}, {"detail", store.error().message}});
-      std::lock_guard lock(mutex_);
-      if (!failed_.exchange(true)) failure_ = store.error();
-      return;
-    }
-    r.store = *store;
     r.thread = std::thread([this, &r, member] { run_task(r, member); });
   }
   std::lock_guard lock(mutex_);
@@ -251,11 +292,14 @@ void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions
       }
   }
   for (auto& running : leaving) running->stop = true;  // all at once, then wait for each
-  for (auto& running : leaving) running->thread.join();
+  for (auto& running : leaving) {
+    running->thread.join();
+    if (!running->halt.empty()) metrics_.set(Metric::kTaskHalted, 0, {running->spec.name, running->halt});
+  }
 }
 
 void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
-  while (!stop && !failed_) {
+  while (!stop) {
     const std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
     auto member = log_.join(driver.group, driver.topics, instance);
     if (member) {
@@ -268,6 +312,7 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
   while (!stop && driver.member != nullptr) {
     auto change = driver.member->poll(Milliseconds(100));
     if (!change) {
+      driver.joined = false;
       log_warning("group.failed", {{"group", driver.group}, {"detail", change.error().message}});
       sleep_until_stop(Milliseconds(500), stop);
       continue;
@@ -281,22 +326,29 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
       for (int32_t p : partitions) start_task(driver, p);
       driver.joined = true;
     } else {
+      driver.joined = false;  // until the group has found its new balance
       stop_tasks(driver, partitions);
     }
   }
   std::vector<int32_t> all;
   {
     std::lock_guard lock(mutex_);
-    for (auto& [p, running] : driver.running) {
-      all.push_back(p);
-      finished_.push_back({running->spec.name, TaskState::kStopped, {}, running->store});
-    }
+    for (auto& [p, running] : driver.running) all.push_back(p);
   }
   stop_tasks(driver, all);
   if (driver.member != nullptr) driver.member->leave();
 }
 
 Result<bool> Pipeline::caught_up() {
+  // A task that has not come up may still have to catch its store up, or to fold rules whose consequences flow on.
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& driver : drivers_) {
+      if (!driver->joined) return false;
+      for (const auto& [p, running] : driver->running)
+        if (running->state != TaskState::kRunning) return false;
+    }
+  }
   // In the order in which records flow, with no way back: when a processor has committed its whole input, all that it will
   // ever make for the next was written before. Written is not yet visible, though: a broker acknowledges a commit of another
   // process before the last stable offset of every partition shows it. So an end counts only when nothing undecided stands
@@ -379,11 +431,26 @@ Result<void> Pipeline::run(const std::atomic<bool>& stop) {
   return result;
 }
 
+TaskView Pipeline::view(const Running& running) const {
+  TaskView out{running.spec.name, running.state, running.detail, running.store};
+  if (running.spec.processor == "audit" && running.state == TaskState::kRunning && projection_->trouble) {
+    out.detail = projection_->trouble();
+    if (!out.detail.empty()) out.state = TaskState::kRetrying;
+  }
+  return out;
+}
+
 std::vector<TaskView> Pipeline::tasks() const {
   std::lock_guard lock(mutex_);
   std::vector<TaskView> out;
   for (const auto& driver : drivers_)
-    for (const auto& [p, running] : driver->running) out.push_back({running->spec.name, running->state, running->detail, running->store});
+    for (const auto& [p, running] : driver->running) out.push_back(view(*running));
+  return out;
+}
+
+std::vector<MemberView> Pipeline::members() const {
+  std::vector<MemberView> out;
+  for (const auto& driver : drivers_) out.push_back({driver->name, driver->joined});
   return out;
 }
 
@@ -392,7 +459,7 @@ bool Pipeline::ready() const {
   for (const auto& driver : drivers_) {
     if (!driver->joined) return false;
     for (const auto& [p, running] : driver->running)
-      if (running->state != TaskState::kRunning) return false;
+      if (view(*running).state != TaskState::kRunning) return false;
   }
   return true;
 }

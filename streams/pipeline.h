@@ -24,6 +24,7 @@ using StoreFactory = std::function<Result<std::shared_ptr<state::Store>>(const s
 struct Projection {
   std::function<Result<void>(const Membership* member, const std::atomic<bool>& stop)> run;
   std::function<Offset()> position;  // everything before it is stored; negative: not known yet
+  std::function<std::string()> trouble;  // why it waits and tries again; empty: it does not
 };
 
 struct PipelineOptions {
@@ -46,6 +47,12 @@ struct TaskView {
   std::shared_ptr<state::Store> store;
 };
 
+/// A processor's place in its group.
+struct MemberView {
+  std::string processor;
+  bool joined = false;  // assigned its partitions, which may be none, and in touch with the group
+};
+
 class Pipeline {
  public:
   Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics);
@@ -57,9 +64,8 @@ class Pipeline {
 
   /// Tasks owned by this process, by name.
   std::vector<TaskView> tasks() const;
-  /// Tasks that this process still owned when run() ended, with their stores: for accounts made afterwards.
-  const std::vector<TaskView>& finished() const { return finished_; }
-  /// All processors are members of their groups and no task is halted.
+  std::vector<MemberView> members() const;
+  /// All processors are members of their groups and all their tasks run: none starts, waits to try again, or is halted.
   bool ready() const;
   /// Records of this run's inputs that are not committed yet, by offsets (markers included): for progress bars.
   Result<int64_t> offsets_behind();
@@ -74,8 +80,11 @@ class Pipeline {
   void run_task(Running& running, const Membership* member);
   void run_projection(Running& running, const Membership* member);
   void set_state(Running& running, TaskState state, std::string detail);
-  TaskEvents events();
+  TaskEvents events(Running& running);
+  void touch_series(const TaskSpec& spec);
+  Result<void> open_store(Running& running);
   Result<bool> caught_up();
+  TaskView view(const Running& running) const;  // Requires: mutex_
   bool wants(std::string_view processor) const { return options_.only.empty() || options_.only.contains(std::string(processor)); }
 
   Log& log_;
@@ -85,7 +94,6 @@ class Pipeline {
   Metrics& metrics_;
   std::vector<ProcessorPlan> plans_;
   std::vector<std::unique_ptr<Driver>> drivers_;
-  std::vector<TaskView> finished_;  // under mutex_ until run() has returned
   mutable std::mutex mutex_;  // guards the maps of running tasks and their states
   std::atomic<bool> failed_{false};
   Error failure_;             // under mutex_

@@ -36,18 +36,17 @@ Decision decide(const Evidence& e) {
   if (e.stored_sequence > e.mark->sequence)
     return {Recovery::kStateAhead, "the store stands at manifest " + std::to_string(e.stored_sequence) + ", the log at " +
                                        std::to_string(e.mark->sequence)};
-  if (e.stored_sequence == e.mark->sequence) {
-    if (e.stored_manifest_hash != e.mark->manifest_hash)
-      return {Recovery::kLogDiverged, "manifest " + std::to_string(e.mark->sequence) + " of the store and of the log differ"};
-    for (const auto& [tp, range] : e.inputs) {
-      auto at = e.committed.find(tp);
-      if (at != e.committed.end() && at->second < range.start)
-        return {Recovery::kInputGap, to_string(tp) + " begins at " + text(range.start) + ", the next record to fold was " + text(at->second)};
-      if (at != e.committed.end() && at->second > range.end)
-        return {Recovery::kLogDiverged, to_string(tp) + " ends at " + text(range.end) + ", before the committed offset " + text(at->second)};
-    }
-    return {Recovery::kClean, "manifest " + std::to_string(e.mark->sequence)};
+  if (e.stored_sequence == e.mark->sequence && e.stored_manifest_hash != e.mark->manifest_hash)
+    return {Recovery::kLogDiverged, "manifest " + std::to_string(e.mark->sequence) + " of the store and of the log differ"};
+  // Whether the task is behind or not, it goes on from the committed offsets in the end.
+  for (const auto& [tp, range] : e.inputs) {
+    auto at = e.committed.find(tp);
+    if (at != e.committed.end() && at->second < range.start)
+      return {Recovery::kInputGap, to_string(tp) + " begins at " + text(range.start) + ", the next record to fold was " + text(at->second)};
+    if (at != e.committed.end() && at->second > range.end)
+      return {Recovery::kLogDiverged, to_string(tp) + " ends at " + text(range.end) + ", before the committed offset " + text(at->second)};
   }
+  if (e.stored_sequence == e.mark->sequence) return {Recovery::kClean, "manifest " + std::to_string(e.mark->sequence)};
   if (e.stored_sequence > 0 && e.stored_manifest_in_log != e.stored_manifest_hash)
     return {Recovery::kLogDiverged, "manifest " + std::to_string(e.stored_sequence) + " of the store is not in the log"};
   for (const auto& [tp, range] : e.inputs) {

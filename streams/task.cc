@@ -2,11 +2,14 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 namespace assay::streams {
 namespace {
 
 using Steady = std::chrono::steady_clock;
+
+constexpr Milliseconds kPatience{30000};  // for records that the log says exist
 
 Milliseconds since(Steady::time_point start) { return std::chrono::duration_cast<Milliseconds>(Steady::now() - start); }
 
@@ -15,9 +18,13 @@ Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, 
   TRY_ASSIGN(OffsetRange range, log.range(tp));
   if (at < range.start || at >= range.end) return std::optional<std::string>();
   TRY_ASSIGN(auto reader, log.open_reader({{tp, at}}));
-  for (;;) {
-    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(1000), 1));
-    if (!fetch) continue;
+  for (const auto started = Steady::now();;) {
+    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(500), 1));
+    if (!fetch) {
+      if (since(started) > kPatience)
+        return Error{Errc::kUnreachable, "reading " + to_string(tp) + " at offset " + std::to_string(at.value) + ": no answer"};
+      continue;
+    }
     if (!fetch->records.empty()) {
       const RecordView& record = fetch->records.front();
       if (record.offset != at || !record.value) return std::optional<std::string>();
@@ -27,7 +34,6 @@ Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, 
   }
 }
 
-constexpr Milliseconds kPatience{30000};  // for records that the log says exist
 constexpr size_t kFetchRecords = 5000;
 
 }  // namespace
@@ -163,8 +169,9 @@ Result<Evidence> Task::gather(std::optional<CommitMark>& mark) {
   return e;
 }
 
-Result<void> Task::open() {
+Result<void> Task::open(const std::atomic<bool>& stop) {
   reader_.reset();
+  oldest_input_.reset();
   if (writer_ == nullptr) {
     TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
   }
@@ -180,26 +187,29 @@ Result<void> Task::open() {
     if (!fold_->position(tp)) fold_->set_position(tp, evidence.mark && evidence.committed.contains(tp) ? Offset(0) : range.start);
   const TopicPartition config{names_.full(Topic::kConfig), 0};
   if (!fold_->position(config)) fold_->set_position(config, Offset(0));
-  if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(*mark));
+  if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(*mark, stop));
+  if (stop) return {};
 
   std::map<TopicPartition, Offset> from;
   for (const auto& [tp, range] : evidence.inputs) from[tp] = *fold_->position(tp);
   from[config] = *fold_->position(config);
   TRY_ASSIGN(reader_, log_.open_reader(from));
-  return fold_config();
+  return fold_config(stop);
 }
 
-Result<void> Task::catch_up(const CommitMark& mark) {
+Result<void> Task::catch_up(const CommitMark& mark, const std::atomic<bool>& stop) {
   const Offset from = fold_->meta().sequence == 0 ? Offset(0) : fold_->meta().manifest_offset + 1;
   TRY_ASSIGN(auto manifests, read_manifests(log_, names_, spec_, fold_->meta().sequence, from, mark.manifest_offset));
   RangeReader ranges(log_);
   for (const auto& [offset, manifest] : manifests) {
+    if (stop) return {};  // the store stands at a manifest; the next start goes on from there
     auto commit = refold(ranges, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
     if (!commit) {
       if (commit.error().code != Errc::kParity) return commit.error();
       return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};
     }
-    TRY(fold_->persist(*commit, offset));
+    TRY(persist(*commit, offset));
+    if (events_.refolded) events_.refolded(spec_, manifest);
   }
   if (fold_->meta().sequence != mark.sequence)
     return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " + std::to_string(fold_->meta().sequence) +
@@ -207,12 +217,12 @@ Result<void> Task::catch_up(const CommitMark& mark) {
   return {};
 }
 
-Result<void> Task::fold_config() {
+Result<void> Task::fold_config(const std::atomic<bool>& stop) {
   const TopicPartition config{names_.full(Topic::kConfig), 0};
   TRY_ASSIGN(OffsetRange range, log_.range(config));
   for (auto [topic, partition] : spec_.inputs) reader_->pause({names_.full(topic), partition});
-  while (*fold_->position(config) < range.end) {
-    TRY_ASSIGN(auto fetch, reader_->poll(Milliseconds(1000), options_.poll_records));
+  while (!stop && *fold_->position(config) < range.end) {
+    TRY_ASSIGN(auto fetch, reader_->poll(Milliseconds(100), options_.poll_records));
     if (fetch) TRY(fold(*fetch));
   }
   for (auto [topic, partition] : spec_.inputs) reader_->resume({names_.full(topic), partition});
@@ -222,7 +232,11 @@ Result<void> Task::fold_config() {
 Result<void> Task::fold(const Fetch& fetch) {
   if (fetch.records.empty() && fetch.next <= *fold_->position(fetch.from)) return {};
   fold_->begin(clock_());
-  for (const RecordView& record : fetch.records) TRY(fold_->add(fetch.from, record));
+  const bool input = fetch.from.topic != names_.full(Topic::kConfig);
+  for (const RecordView& record : fetch.records) {
+    TRY(fold_->add(fetch.from, record));
+    if (input && (!oldest_input_ || record.timestamp < *oldest_input_)) oldest_input_ = record.timestamp;
+  }
   fold_->advance(fetch.from, fetch.next);
   return {};
 }
@@ -231,17 +245,27 @@ Result<void> Task::commit() {
   const auto started = Steady::now();
   Commit commit = fold_->finish();
   commit.transaction.member = member_;
-  const processors::Outputs outputs_tally = {{}, {}, fold_->outputs().tally};
+  const processors::Tally part = fold_->outputs().tally;
+  if (events_.staged) events_.staged(spec_, commit.transaction.records);
   TRY(writer_->prepare(std::move(commit.transaction)));
   TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
-  TRY(fold_->persist(commit, places.back()));
-  if (events_.committed) events_.committed(spec_, commit.manifest, outputs_tally, fold_->meta().tally, since(started));
+  TRY(persist(commit, places.back()));
+  if (events_.committed) events_.committed(spec_, {commit.manifest, part, oldest_input_, since(started)});
+  oldest_input_.reset();
   return {};
 }
 
+Result<void> Task::persist(const Commit& commit, Offset manifest_offset) {
+  Result<void> written = fold_->persist(commit, manifest_offset);
+  if (!written && events_.store_failed) events_.store_failed(spec_, written.error());
+  return written;
+}
+
 Result<void> Task::run(const std::atomic<bool>& stop) {
-  TRY(open());
+  TRY(open(stop));
+  if (reader_ == nullptr) return {};  // stopped on the way
   Steady::time_point due = Steady::now();
+  bool told_running = false;
   for (;;) {
     const bool stopping = stop.load(std::memory_order_relaxed);
     const bool full = fold_->staged_records() >= options_.max_commit_records;
@@ -253,12 +277,14 @@ Result<void> Task::run(const std::atomic<bool>& stop) {
         // Only a new writer settles what an unanswered commit came to, before anybody looks at the offsets.
         if (code == Errc::kAmbiguous) writer_.reset();
         if (stopping) return {};
-        TRY(open());
+        TRY(open(stop));
+        if (reader_ == nullptr) return {};
       }
       continue;
     }
     if (stopping) return {};
     const bool was_idle = !fold_->moved();
+    if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
     const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
     TRY_ASSIGN(auto fetch, reader_->poll(wait, options_.poll_records));
     if (!fetch) continue;

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "streams/fold.h"
@@ -22,11 +23,23 @@ struct TaskOptions {
   size_t poll_records = 5000;
 };
 
+/// A commit that the log acknowledged and the store took.
+struct CommitReport {
+  const Manifest& manifest;
+  const processors::Tally& part;         // what became of this commit's input records
+  std::optional<WallTime> oldest_input;  // timestamp of the input record that waited longest; nothing: only rules were folded
+  Milliseconds took;
+};
+
 /// What a task tells the world, on its own thread. All have empty defaults.
 struct TaskEvents {
   std::function<void(const TaskSpec&, Recovery, const std::string& detail)> recovered;
-  std::function<void(const TaskSpec&, const Manifest&, const processors::Outputs&, const processors::Tally&, Milliseconds took)> committed;
-  std::function<void(const TaskSpec&, const Error&)> retrying;  // aborted or ambiguous: the commit is folded again
+  std::function<void(const TaskSpec&, const Manifest&)> refolded;  // a manifest that the store had missed
+  std::function<void(const TaskSpec&)> running;  // recovered, the rules folded and committed: input comes next
+  std::function<void(const TaskSpec&, std::span<const OutRecord>)> staged;  // what the commit that comes now will write
+  std::function<void(const TaskSpec&, const CommitReport&)> committed;
+  std::function<void(const TaskSpec&, const Error&)> retrying;      // aborted or ambiguous: the commit is folded again
+  std::function<void(const TaskSpec&, const Error&)> store_failed;  // the log has a commit that the store did not take
 };
 
 /// Wall clock of the shell, in ms; tests bring their own.
@@ -43,9 +56,10 @@ class Task {
   Result<void> run(const std::atomic<bool>& stop);
 
  private:
-  Result<void> open();          // fence, recover, open the reader
-  Result<void> catch_up(const CommitMark& mark);
-  Result<void> fold_config();   // config.v1 to its end, before anything else
+  Result<void> open(const std::atomic<bool>& stop);  // fence, recover, open the reader; a stop leaves it half done
+  Result<void> catch_up(const CommitMark& mark, const std::atomic<bool>& stop);
+  Result<void> fold_config(const std::atomic<bool>& stop);  // config.v1 to its end, before anything else
+  Result<void> persist(const Commit& commit, Offset manifest_offset);
   Result<void> fold(const Fetch& fetch);
   Result<void> commit();
   Result<Evidence> gather(std::optional<CommitMark>& mark);
@@ -62,6 +76,7 @@ class Task {
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Fold> fold_;
+  std::optional<WallTime> oldest_input_;  // of what is staged
 };
 
 /// The manifests of a task in (after, up to] of its partition, in order. `after` < 0 reads from the start.

@@ -37,9 +37,38 @@ Result<streams::StoredChain> open_stored_chain(const Settings& settings, const s
   return streams::open_archive_chain(audit_dir(data_dir));
 }
 
+namespace {
+
+/// The signer, with its failures counted.
+class CountedSigner : public streams::Signer {
+ public:
+  CountedSigner(std::shared_ptr<streams::Signer> signer, streams::Metrics& metrics) : signer_(std::move(signer)), metrics_(metrics) {
+    metrics_.touch(streams::Metric::kSignerFailures, {key().signer_id});
+  }
+  Result<std::string> sign(const Sha256Digest& digest) override {
+    Result<std::string> signature = signer_->sign(digest);
+    if (!signature) metrics_.increment(streams::Metric::kSignerFailures, {key().signer_id});
+    return signature;
+  }
+  const SignerKey& key() const override { return signer_->key(); }
+
+ private:
+  std::shared_ptr<streams::Signer> signer_;
+  streams::Metrics& metrics_;
+};
+
+}  // namespace
+
 AuditProjection::AuditProjection(streams::Log& log, const streams::TopicNames& names, std::unique_ptr<streams::AuditSink> sink,
                                  std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics)
-    : log_(log), names_(names), sink_(std::move(sink)), signer_(std::move(signer)), group_(std::move(group)), metrics_(metrics) {}
+    : log_(log),
+      names_(names),
+      sink_(std::move(sink)),
+      signer_(std::make_unique<CountedSigner>(std::move(signer), metrics)),
+      group_(std::move(group)),
+      metrics_(metrics) {
+  metrics_.touch(streams::Metric::kProjectorErrors, {"unreachable"});
+}
 
 Result<void> AuditProjection::dead_letter(const RecordView& record, Reason reason, std::string_view detail) {
   if (group_.empty()) return {};  // a replay: the live projector has written it
@@ -76,16 +105,43 @@ Result<void> AuditProjection::run(const streams::Membership* member, const std::
   options.on_retry = [this](const Error& error) {
     metrics_.increment(streams::Metric::kProjectorErrors, {"unreachable"});
     streams::log_warning("projector.retrying", {{"detail", error.message}});
+    std::lock_guard lock(trouble_mutex_);
+    trouble_ = error.message;
+  };
+  options.on_recovered = [this] {
+    std::lock_guard lock(trouble_mutex_);
+    trouble_.clear();
   };
   streams::AuditProjector* projector = nullptr;
   {
     std::lock_guard lock(mutex_);
+    exported_rows_ = 0;
     projector_ = std::make_unique<streams::AuditProjector>(log_, *sink_, *signer_, std::move(options));
     projector = projector_.get();
   }
   Result<void> result = projector->run(stop);
-  metrics_.add(streams::Metric::kAuditRows, static_cast<double>(projector->counters().rows.load()));
+  {
+    std::lock_guard lock(trouble_mutex_);
+    trouble_.clear();  // whoever runs it knows how it ended
+  }
+  export_metrics();
   return result;
+}
+
+void AuditProjection::export_metrics() {
+  const bool waits = !trouble().empty();
+  std::lock_guard lock(mutex_);
+  if (projector_ == nullptr) return;
+  const streams::AuditProjectorCounters& counters = projector_->counters();
+  const int64_t rows = counters.rows;
+  metrics_.add(streams::Metric::kAuditRows, static_cast<double>(rows - std::exchange(exported_rows_, rows)));
+  // Rows on their way are no news; those that nobody takes are.
+  metrics_.set(streams::Metric::kAuditPending, waits ? static_cast<double>(counters.folded - rows) : 0);
+}
+
+std::string AuditProjection::trouble() const {
+  std::lock_guard lock(trouble_mutex_);
+  return trouble_;
 }
 
 Offset AuditProjection::position() const {
@@ -94,7 +150,8 @@ Offset AuditProjection::position() const {
 }
 
 streams::Projection AuditProjection::projection() {
-  return {[this](const streams::Membership* member, const std::atomic<bool>& stop) { return run(member, stop); }, [this] { return position(); }};
+  return {[this](const streams::Membership* member, const std::atomic<bool>& stop) { return run(member, stop); }, [this] { return position(); },
+          [this] { return trouble(); }};
 }
 
 }  // namespace assay::tools

@@ -29,6 +29,10 @@ class AuditProjection {
                   std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics);
   Result<void> run(const streams::Membership* member, const std::atomic<bool>& stop);
   Offset position() const;
+  /// Why it waits and tries again; empty: it does not.
+  std::string trouble() const;
+  /// Brings the counters of rows up to date: asked for at each sample, and when it ends.
+  void export_metrics();
   streams::Projection projection();
 
  private:
@@ -37,11 +41,14 @@ class AuditProjection {
   streams::Log& log_;
   streams::TopicNames names_;
   std::unique_ptr<streams::AuditSink> sink_;
-  std::shared_ptr<streams::Signer> signer_;
+  std::unique_ptr<streams::Signer> signer_;
   std::string group_;
   streams::Metrics& metrics_;
   mutable std::mutex mutex_;
   std::unique_ptr<streams::AuditProjector> projector_;  // under mutex_
+  int64_t exported_rows_ = 0;                           // of that projector; under mutex_
+  mutable std::mutex trouble_mutex_;
+  std::string trouble_;  // under trouble_mutex_
 };
 
 }  // namespace assay::tools

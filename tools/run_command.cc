@@ -121,8 +121,11 @@ class FrontDoor {
     Json tasks = Json::array();
     for (const streams::TaskView& task : pipeline_.tasks())
       tasks.push_back(Json::object().set("task", task.name).set("state", streams::task_state_name(task.state)).set("detail", task.detail));
+    Json members = Json::array();
+    for (const streams::MemberView& member : pipeline_.members())
+      members.push_back(Json::object().set("processor", member.processor).set("joined", member.joined));
     const bool ready = pipeline_.ready();
-    return {ready, Json::object().set("status", ready ? "ready" : "not ready").set("tasks", std::move(tasks))};
+    return {ready, Json::object().set("status", ready ? "ready" : "not ready").set("members", std::move(members)).set("tasks", std::move(tasks))};
   }
 
   void sample() {
@@ -133,6 +136,7 @@ class FrontDoor {
         asked.lag = &lag_;
         if (auto rows = measure_lag(asked)) streams::export_lag(metrics_, *rows);
         export_pools(asked);
+        audit_.export_metrics();
       }
       for (int tick = 0; tick < 50 && !closing_; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -140,12 +144,14 @@ class FrontDoor {
 
   void export_pools(const QueryTarget& asked) {
     auto pools = answer(asked, "pools", {});
-    if (!pools) return;  // another process owns them
-    for (const Json& pool : pools->as_array()) {
-      const std::string_view name = pool.string_or("pool", "");
-      metrics_.set(streams::Metric::kPoolCapacity, pool.number_or("capacity", 0), {name});
-      metrics_.set(streams::Metric::kPoolUsed, pool.number_or("used", 0), {name});
-      metrics_.set(streams::Metric::kPoolReserved, pool.number_or("reserved", 0), {name});
+    // Another process owns them, maybe since a moment ago: what it says now must not stand here as well.
+    static const Json kNone = Json::array();
+    const Json& rows = pools ? *pools : kNone;
+    for (auto [metric, member] : {std::pair{streams::Metric::kPoolCapacity, "capacity"}, std::pair{streams::Metric::kPoolUsed, "used"},
+                                  std::pair{streams::Metric::kPoolReserved, "reserved"}, std::pair{streams::Metric::kPoolWaiting, "waiting"}}) {
+      std::vector<streams::GaugeSeries> series;
+      for (const Json& pool : rows.as_array()) series.push_back({{std::string(pool.string_or("pool", ""))}, pool.number_or(member, 0)});
+      metrics_.replace(metric, series);
     }
   }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "audit_support.h"
+#include "tests/unit/audit_support.h"
 #include "streams/audit_verify.h"
 #include "streams/gzip.h"
 

@@ -3,7 +3,7 @@
 #include <chrono>
 #include <thread>
 
-#include "audit_support.h"
+#include "tests/unit/audit_support.h"
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
 

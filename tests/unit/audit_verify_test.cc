@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "audit_support.h"
+#include "tests/unit/audit_support.h"
 #include "streams/audit_archive.h"
 #include "streams/gzip.h"
 

@@ -1,7 +1,7 @@
 // A file system that fails, and that loses at a crash what was not synced: tears writes, undoes names.
 #pragma once
 
-#include <stdlib.h>
+#include <cstdlib>
 
 #include <algorithm>
 #include <filesystem>

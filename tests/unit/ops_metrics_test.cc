@@ -18,7 +18,7 @@ using testing::Not;
 TEST(Metrics, ShowsUnlabelledOnesFromTheStart) {
   Metrics metrics;
   std::string page = metrics.exposition();
-  EXPECT_THAT(page, HasSubstr("# TYPE audit_verify_failures_total counter\naudit_verify_failures_total 0\n"));
+  EXPECT_THAT(page, HasSubstr("# TYPE assay_audit_rows_total counter\nassay_audit_rows_total 0\n"));
   EXPECT_THAT(page, HasSubstr("# HELP audit_stager_pending "));
   EXPECT_THAT(page, Not(HasSubstr("assay_dead_letters_total{")));
 }

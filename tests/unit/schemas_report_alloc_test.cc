@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "report_maker.h"
+#include "tests/unit/report_maker.h"
 #include "schemas/eval_report.h"
 
 namespace {

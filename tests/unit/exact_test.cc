@@ -1,0 +1,93 @@
+// Sums and their one division against arithmetic that cannot round.
+#include <gtest/gtest.h>
+
+#include <boost/multiprecision/cpp_int.hpp>
+#include <cmath>
+#include <random>
+
+#include "processors/exact.h"
+
+namespace assay::processors {
+namespace {
+
+using Big = boost::multiprecision::cpp_int;
+using Ratio = boost::multiprecision::cpp_rational;
+
+Ratio exact(double x) {
+  int exponent = 0;
+  const double mantissa = std::frexp(x, &exponent);
+  Big value(static_cast<int64_t>(std::ldexp(mantissa, 53)));
+  exponent -= 53;
+  return exponent >= 0 ? Ratio(value << exponent) : Ratio(value, Big(1) << -exponent);
+}
+
+/// No other double is nearer.
+void expect_nearest(double got, const Ratio& truth) {
+  const Ratio off = abs(exact(got) - truth);
+  EXPECT_LE(off, abs(exact(std::nextafter(got, INFINITY)) - truth)) << got;
+  EXPECT_LE(off, abs(exact(std::nextafter(got, -INFINITY)) - truth)) << got;
+}
+
+TEST(Exact, MeanAndVarianceAreTheNearestDoubles) {
+  std::mt19937_64 random(4);
+  constexpr int64_t kLimit = 1'000'000'000'000'000'000;
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t spread = round % 4 == 0 ? kLimit : round % 4 == 1 ? 1 : round % 4 == 2 ? 1'000'000 : int64_t{1} << (random() % 60);
+    Moments moments, left, right;
+    Big sum = 0, squares = 0;
+    const uint64_t n = 1 + random() % 40;
+    for (uint64_t i = 0; i < n; ++i) {
+      const int64_t x = static_cast<int64_t>(random() % (2 * static_cast<uint64_t>(spread) + 1)) - spread;
+      moments.add(x);
+      (random() % 2 ? left : right).add(x);
+      sum += x;
+      squares += Big(x) * x;
+    }
+    left.merge(right);
+    ASSERT_EQ(left, moments);
+    expect_nearest(moments.mean(), Ratio(sum, Big(n) * 1'000'000));
+    ASSERT_EQ(moments.variance().has_value(), n >= 2);
+    if (n >= 2) expect_nearest(*moments.variance(), Ratio(squares * n - sum * sum, Big(n) * (n - 1) * 1'000'000 * 1'000'000));
+  }
+}
+
+TEST(Exact, SumsOfSquaresCarryIntoTheThirdWord) {
+  Moments moments;
+  constexpr int64_t kLimit = 1'000'000'000'000'000'000;
+  for (int i = 0; i < 1000; ++i) moments.add(-kLimit);
+  const Big truth = Big(kLimit) * kLimit * 1000;
+  const Big low = (Big(static_cast<uint64_t>(moments.sum_squares.low >> 64)) << 64) + static_cast<uint64_t>(moments.sum_squares.low);
+  EXPECT_EQ((Big(moments.sum_squares.high) << 128) + low, truth);
+  EXPECT_EQ(moments.variance(), 0.0);
+}
+
+TEST(Exact, FromMicroIsTheNearestDouble) {
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 5000; ++round) {
+    const int64_t micro = static_cast<int64_t>(random()) >> (random() % 63);
+    if (micro > 1'000'000'000'000'000'000 || micro < -1'000'000'000'000'000'000) continue;
+    expect_nearest(from_micro(micro), Ratio(Big(micro), Big(1'000'000)));
+  }
+}
+
+TEST(Exact, Round9TakesTheExactValueHalfToEven) {
+  std::mt19937_64 random(6);
+  auto check = [](double x) {
+    const Ratio scaled = exact(x) * Big(1'000'000'000);
+    Big whole = numerator(scaled) / denominator(scaled);  // towards zero
+    const Ratio rest = abs(scaled - Ratio(whole));
+    const Ratio half(1, 2);
+    if (rest > half || (rest == half && (whole & 1) != 0)) whole += scaled < 0 ? -1 : 1;
+    expect_nearest(round9(x), Ratio(whole, Big(1'000'000'000)));
+  };
+  for (int round = 0; round < 5000; ++round) {
+    const double unit = static_cast<double>(random() >> 11) * 0x1p-53;
+    check(round % 2 ? unit : -unit * std::ldexp(1.0, static_cast<int>(random() % 40)));
+  }
+  for (int k = 1; k < 2000; k += 2) check(k * 0x1p-10);  // exact ties at 2^-10 = 0.0009765625
+  EXPECT_EQ(round9(0x1p-10), 0.000976562);               // …5625 is exactly half: to even
+  EXPECT_EQ(round9(3 * 0x1p-10), 0.002929688);
+}
+
+}  // namespace
+}  // namespace assay::processors
