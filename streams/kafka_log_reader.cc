@@ -155,8 +155,11 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
 
 KafkaReader::~KafkaReader() {
   // A fetch may outlive us and with it the client, whose threads must not ring a bell that has gone.
-  for (Partition& p : partitions_)
-    if (p.queue) rd_kafka_queue_cb_event_enable(p.queue.get(), nullptr, nullptr);
+  for (Partition& p : partitions_) {
+    rd_kafka_queue_cb_event_enable(p.queue.get(), nullptr, nullptr);
+    p.queue.reset();
+  }
+  topics_.clear();  // like the queues, before their client
 }
 
 /// Starts every partition anew where we are; those that failed wait for their seek.

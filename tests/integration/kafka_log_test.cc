@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <random>
@@ -70,6 +71,26 @@ class KafkaLogTest : public LogConformance {
     children >> pid;
     CHECK(pid > 1);
     return pid;
+  }
+  /// Stops the broker's process and waits until every thread of it stands still; a signal alone is only on its way.
+  static pid_t stop_broker() {
+    const pid_t broker = broker_pid();
+    EXPECT_EQ(::kill(broker, SIGSTOP), 0);
+    auto stands = [](const std::filesystem::path& task) {
+      std::string stat;
+      std::getline(std::ifstream(task / "stat"), stat);
+      const size_t name_end = stat.rfind(')');  // "pid (name) state ..."
+      return name_end == std::string::npos || stat.substr(name_end, 3) == ") T";
+    };
+    for (auto until = Clock::now() + std::chrono::seconds(10); Clock::now() < until;) {
+      bool all = true;
+      for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(broker) + "/task"))
+        all = all && stands(task.path());
+      if (all) return broker;
+      std::this_thread::sleep_for(Milliseconds(1));
+    }
+    ADD_FAILURE() << "the broker does not stop";
+    return broker;
   }
   /// Polls until the member has been told of a change of that kind.
   static Membership::Change wait_for(Membership& member, bool assigned) {
@@ -404,8 +425,7 @@ TEST_P(KafkaLogTest, AnUnansweredCommitIsAmbiguousAndAllOrNothing) {
   auto by = must(log->open_writer(id));
   write(*by, {record(topic, 0, "a", "1"), record(topic, 1, "a", "1")});
   must(by->prepare(transaction({record(topic, 0, "b", "2"), record(topic, 1, "b", "2")})));
-  const pid_t broker = broker_pid();
-  ASSERT_EQ(::kill(broker, SIGSTOP), 0);
+  const pid_t broker = stop_broker();
   const auto start = Clock::now();
   auto outcome = by->commit();
   const auto took = Clock::now() - start;
@@ -433,8 +453,7 @@ TEST_P(KafkaLogTest, ACommitAcceptedAfterALostAnswerIsAmbiguous) {
   const std::string topic = fresh_topic();
   auto by = must(log->open_writer(fresh_name("writer")));
   must(by->prepare(transaction({record(topic, 0, "a", "1")})));
-  const pid_t broker = broker_pid();
-  ASSERT_EQ(::kill(broker, SIGSTOP), 0);
+  const pid_t broker = stop_broker();
   auto outcome = std::async(std::launch::async, [&] { return by->commit(); });
   std::this_thread::sleep_for(std::chrono::seconds(4));  // the request times out and is sent again
   ASSERT_EQ(::kill(broker, SIGCONT), 0);
@@ -454,8 +473,7 @@ TEST_P(KafkaLogTest, AStoppingProcessLeavesAnUnansweredCommitSoon) {
   const std::string topic = fresh_topic();
   auto by = must(log->open_writer(fresh_name("writer")));
   must(by->prepare(transaction({record(topic, 0, "a", "1")})));
-  const pid_t broker = broker_pid();
-  ASSERT_EQ(::kill(broker, SIGSTOP), 0);
+  const pid_t broker = stop_broker();
   stopping = true;
   const auto start = Clock::now();
   auto outcome = by->commit();
