@@ -73,13 +73,15 @@ void Rows::scan(std::string_view prefix, const std::function<bool(std::string_vi
   emit_staged_below(std::nullopt);
 }
 
-state::WriteBatch Rows::changes() const {
+state::WriteBatch Rows::take_changes() {
   state::WriteBatch batch;
-  for (const auto& [key, value] : staged_) batch.rows.emplace_back(key, value);
+  batch.rows.reserve(staged_.size());
+  while (!staged_.empty()) {
+    auto row = staged_.extract(staged_.begin());
+    batch.rows.emplace_back(std::move(row.key()), std::move(row.mapped()));
+  }
   return batch;
 }
-
-void Rows::committed() { staged_.clear(); }
 
 Output audit_output(const Id& id, const Id& cause, std::string_view event_type, std::string_view actor, std::string_view ts_rfc3339,
                     Json source, Json data) {

@@ -85,11 +85,9 @@ class Rows {
   void erase_known(std::string_view key, state::Digest change);
 
   state::Digest digest() const { return digest_; }
-  /// Staged changes as one batch; leaves them staged until forget().
-  state::WriteBatch changes() const;
+  /// Staged changes as one batch, to be written before the next row is read; nothing is staged afterwards.
+  state::WriteBatch take_changes();
   bool dirty() const { return !staged_.empty(); }
-  /// After the batch was written: the staged rows are stored now.
-  void committed();
 
  private:
   const state::Reader& stored_;

@@ -5,7 +5,6 @@
 #include <xxhash.h>
 
 #include <cstring>
-#include <memory>
 
 namespace assay::schemas {
 
@@ -32,16 +31,34 @@ UInt128 xxh3_128(std::string_view bytes, uint64_t seed) {
 
 uint64_t xxh3_64(std::string_view bytes, uint64_t seed) { return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed); }
 
-Sha256Digest sha256(std::string_view a, std::string_view b, std::string_view c) {
-  // Fetched once, and one context a thread: looking the algorithm up costs more than hashing a short record.
+namespace {
+EVP_MD_CTX* begin_sha256(EVP_MD_CTX* context) {
+  // Fetched once: looking the algorithm up costs more than hashing a short record.
   static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  thread_local const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  CHECK(context != nullptr && EVP_DigestInit_ex(context, algorithm, nullptr) == 1);
+  return context;
+}
+EVP_MD_CTX* sha256_context(void* context) { return static_cast<EVP_MD_CTX*>(context); }
+}  // namespace
+
+Sha256::Sha256() : context_(begin_sha256(EVP_MD_CTX_new())) {}
+Sha256::~Sha256() { EVP_MD_CTX_free(sha256_context(context_)); }
+
+void Sha256::add(std::string_view part) {
+  if (!part.empty()) CHECK(EVP_DigestUpdate(sha256_context(context_), part.data(), part.size()) == 1);
+}
+
+Sha256Digest Sha256::done() {
   Sha256Digest out;
-  CHECK(EVP_DigestInit_ex(context.get(), algorithm, nullptr) == 1);
-  for (std::string_view part : {a, b, c})
-    if (!part.empty()) CHECK(EVP_DigestUpdate(context.get(), part.data(), part.size()) == 1);
-  CHECK(EVP_DigestFinal_ex(context.get(), out.data(), nullptr) == 1);
+  CHECK(EVP_DigestFinal_ex(sha256_context(context_), out.data(), nullptr) == 1);
+  begin_sha256(sha256_context(context_));
   return out;
+}
+
+Sha256Digest sha256(std::string_view a, std::string_view b, std::string_view c) {
+  thread_local Sha256 text;
+  for (std::string_view part : {a, b, c}) text.add(part);
+  return text.done();
 }
 
 std::string to_hex(std::string_view bytes) {

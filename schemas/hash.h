@@ -22,6 +22,21 @@ using Sha256Digest = std::array<uint8_t, 32>;
 /// SHA-256 of the parts, one after the other.
 Sha256Digest sha256(std::string_view a, std::string_view b = {}, std::string_view c = {});
 
+/// SHA-256 of a text that comes in parts.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+  void add(std::string_view part);
+  /// Ends the text; what is added afterwards begins a new one.
+  Sha256Digest done();
+
+ private:
+  void* context_;
+};
+
 inline std::string_view as_bytes(const Sha256Digest& d) { return {reinterpret_cast<const char*>(d.data()), d.size()}; }
 
 std::string to_hex(std::string_view bytes);  // lower case

@@ -196,9 +196,13 @@ Result<void> Fold::add(const TopicPartition& tp, const RecordView& record) {
   }
   processors::Input input{topic, tp.partition, &record, {}};
   if (topic != Topic::kReports) input.cause = id_of(record);
-  const processors::Tally before = outputs_.tally;
-  processor_->process(input, outputs_);
-  if (topic == Topic::kConfig) outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
+  if (topic == Topic::kConfig) {
+    const processors::Tally before = outputs_.tally;
+    processor_->process(input, outputs_);
+    outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
+  } else {
+    processor_->process(input, outputs_);
+  }
   ++delivered_;
   ++staged_records_;
   return {};
@@ -224,7 +228,7 @@ Commit Fold::finish() {
   Manifest& m = commit.manifest;
   std::vector<OutRecord>& records = commit.transaction.records;
   std::map<TopicPartition, OutputCount> counts;
-  std::string hashed;  // what the output hash covers
+  Sha256 hash;  // of the outputs
   auto stamp = [&](OutRecord& out) {
     const TopicPartition place = bare(out.to);
     int64_t& n = meta_.written[place];
@@ -233,9 +237,11 @@ Commit Fold::finish() {
     out.headers.push_back({std::string(kHeaderWriter), spec_.name + "/" + meta_.lineage + "/" + std::to_string(n++)});
   };
   auto hash_part = [&](std::string_view part) {
-    hashed += std::to_string(part.size());
-    hashed.push_back(':');
-    hashed += part;
+    char size[24];
+    char* const end = std::to_chars(size, size + sizeof size - 1, part.size()).ptr;
+    *end = ':';
+    hash.add({size, static_cast<size_t>(end + 1 - size)});
+    hash.add(part);
   };
   records.reserve(outputs_.records.size() + outputs_.dead_letters.size() + 1);
   for (processors::Output& output : outputs_.records) {
@@ -269,7 +275,7 @@ Commit Fold::finish() {
   m.delivered = delivered_;
   m.instant = instant_;
   for (auto& [tp, count] : counts) m.outputs.push_back(count);
-  m.output_hash = to_hex(as_bytes(sha256(hashed)));
+  m.output_hash = to_hex(as_bytes(hash.done()));
   m.state_digest = rows_->digest();
   m.previous = meta_.manifest_hash;
   m.code_version = kCodeVersion;
@@ -306,10 +312,9 @@ Result<void> Fold::persist(const Commit& commit, Offset manifest_offset) {
   meta_.manifest_hash = commit.manifest_hash;
   meta_.instant = instant_;
   meta_.digest = rows_->digest();
-  state::WriteBatch batch = rows_->changes();
+  state::WriteBatch batch = rows_->take_changes();
   batch.put(std::string(kMetaKey), meta_.encode());
   TRY(store_.write(batch));
-  rows_->committed();
   processor_->after_commit();
   outputs_.clear();
   ranges_.clear();

@@ -66,9 +66,8 @@ class Driver {
     Outputs outputs;
     processor_->before_commit(WallTime(0), outputs);
     EXPECT_TRUE(outputs.records.empty());
-    EXPECT_TRUE(store_->write(rows_->changes()).has_value());
+    EXPECT_TRUE(store_->write(rows_->take_changes()).has_value());
     digest_ = rows_->digest();
-    rows_->committed();
     processor_->after_commit();
     since_commit_.clear();
     since_commit_texts_.clear();
