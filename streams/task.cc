@@ -1,7 +1,6 @@
 #include "streams/task.h"
 
 #include <chrono>
-#include <map>
 #include <thread>
 
 namespace assay::streams {
@@ -29,6 +28,7 @@ Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, 
 }
 
 constexpr Milliseconds kPatience{30000};  // for records that the log says exist
+constexpr size_t kFetchRecords = 5000;
 
 }  // namespace
 
@@ -64,38 +64,45 @@ Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const 
   return out;
 }
 
-Result<Commit> refold(Log& log, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
+Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to, const std::function<Result<void>(const RecordView&)>& each) {
+  Place& place = places_[tp];
+  if (place.reader == nullptr) {
+    TRY_ASSIGN(place.reader, log_.open_reader({{tp, from}}));
+  } else if (place.at != from) {
+    TRY(place.reader->seek(tp, from));
+    place.fetch = {};
+    place.used = 0;
+  }
+  const auto started = Steady::now();
+  for (;;) {
+    for (; place.used < place.fetch.records.size(); ++place.used) {
+      const RecordView& record = place.fetch.records[place.used];
+      if (record.offset >= to) break;
+      TRY(each(record));
+    }
+    if (place.used < place.fetch.records.size() || place.fetch.next >= to) break;
+    TRY_ASSIGN(auto fetch, place.reader->poll(Milliseconds(500), kFetchRecords));
+    if (fetch) {
+      place.fetch = std::move(*fetch);
+      place.used = 0;
+    } else if (since(started) > kPatience) {
+      return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(to.value)};
+    }
+  }
+  place.at = to;
+  return {};
+}
+
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
   auto differs = [&](std::string what) {
     return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
   };
   if (manifest.sequence != fold.meta().sequence + 1)
     return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
   fold.begin(manifest.instant);
-  std::map<TopicPartition, std::unique_ptr<LogReader>> readers;
-  std::map<TopicPartition, std::pair<Fetch, size_t>> pending;
   for (const InputRange& range : manifest.ranges) {
     const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
-    auto& reader = readers[tp];
-    if (reader == nullptr) {
-      TRY_ASSIGN(reader, log.open_reader({{tp, range.from}}));
-    }
-    auto& [fetch, used] = pending[tp];
-    const auto started = Steady::now();
-    for (bool done = false; !done;) {
-      while (used < fetch.records.size() && fetch.records[used].offset < range.to) {
-        TRY(fold.add(tp, fetch.records[used]));
-        ++used;
-      }
-      done = used < fetch.records.size() || fetch.next >= range.to;
-      if (done) break;
-      TRY_ASSIGN(auto next, reader->poll(Milliseconds(500), 5000));
-      if (next) {
-        fetch = std::move(*next);
-        used = 0;
-      } else if (since(started) > kPatience) {
-        return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(range.to.value)};
-      }
-    }
+    TRY(ranges.read(tp, range.from, range.to, [&](const RecordView& record) { return fold.add(tp, record); }));
     fold.advance(tp, range.to);
   }
   Commit commit = fold.finish();
@@ -185,8 +192,9 @@ Result<void> Task::open() {
 Result<void> Task::catch_up(const CommitMark& mark) {
   const Offset from = fold_->meta().sequence == 0 ? Offset(0) : fold_->meta().manifest_offset + 1;
   TRY_ASSIGN(auto manifests, read_manifests(log_, names_, spec_, fold_->meta().sequence, from, mark.manifest_offset));
+  RangeReader ranges(log_);
   for (const auto& [offset, manifest] : manifests) {
-    auto commit = refold(log_, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
+    auto commit = refold(ranges, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
     if (!commit) {
       if (commit.error().code != Errc::kParity) return commit.error();
       return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,8 +69,26 @@ class Task {
 Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after_sequence,
                                                                 Offset from, Offset last);
 
+/// Reads ranges of partitions that mostly follow each other: readers and what they fetched ahead are kept from one to the next.
+class RangeReader {
+ public:
+  explicit RangeReader(Log& log) : log_(log) {}
+  /// Calls `each` for every record of [from, to), in order. Errors: those of `each` and of the log; kIncomplete "INPUT_GAP …".
+  Result<void> read(const TopicPartition& tp, Offset from, Offset to, const std::function<Result<void>(const RecordView&)>& each);
+
+ private:
+  struct Place {
+    std::unique_ptr<LogReader> reader;
+    Fetch fetch;
+    size_t used = 0;  // records of the fetch that were given out
+    Offset at;        // end of the last range
+  };
+  Log& log_;
+  std::map<TopicPartition, Place> places_;
+};
+
 /// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
 /// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
-Result<Commit> refold(Log& log, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash);
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash);
 
 }  // namespace assay::streams
