@@ -56,7 +56,7 @@ bool load_group(std::string_view key, std::string_view value, AgentState& agent,
 }  // namespace
 
 size_t AgentState::approximate_bytes() const {
-  size_t bytes_held = 400 + dedupe.size() * 96;
+  size_t bytes_held = 400 + dedupe.bytes();
   for (Grain g : kGrains)
     for (const auto& [start, pane] : panes.grain(g)) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
   return bytes_held;
@@ -74,7 +74,7 @@ std::unique_ptr<AgentState> load_agent(const Rows& rows, std::string_view id, Na
   });
   rows.scan(prefix_of('D', id), [&](std::string_view key, std::string_view value) {
     const std::string_view suffix = key.substr(key.size() - kDedupeSuffix);
-    CHECK(agent->dedupe.load(state::read_be64(suffix), static_cast<uint64_t>(state::read_be64(suffix.substr(8))), value));
+    CHECK(agent->dedupe.load(id, state::read_be64(suffix), static_cast<uint64_t>(state::read_be64(suffix.substr(8))), value));
     return true;
   });
   agent->panes.restore_horizon(agent->horizon);

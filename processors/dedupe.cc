@@ -1,6 +1,7 @@
 #include "processors/dedupe.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "state/encoding.h"
@@ -19,29 +20,61 @@ state::Digest Dedupe::entry_digest(std::string_view agent, const Entry& entry) {
   return state::Digest(xxh3_128({text, sizeof text}, xxh3_64(agent)));
 }
 
-const Dedupe::Entry* Dedupe::find(UInt128 id_hash, int64_t oldest) const {
-  auto it = index_.find(id_hash);
-  return it == index_.end() || it->second.timestamp < oldest ? nullptr : &it->second;
+const Dedupe::Entry* Dedupe::find(UInt128 id_hash, int64_t oldest) {
+  if (slots_.empty()) return nullptr;
+  const Entry& slot = slot_of(id_hash);
+  return slot.timestamp < std::max({oldest, forgotten_to_, kNever + 1}) ? nullptr : &slot;
+}
+
+Dedupe::Entry& Dedupe::slot_of(UInt128 id_hash) {
+  // The hash is as good as random, so its low bits say where to begin.
+  for (size_t at = static_cast<size_t>(id_hash);; ++at) {
+    Entry& slot = slots_[at & (slots_.size() - 1)];
+    if (slot.timestamp == kNever || slot.id_hash == id_hash) return slot;
+  }
+}
+
+void Dedupe::index(const Entry& entry) {
+  if (used_ * 4 >= slots_.size() * 3) rebuild();
+  Entry& slot = slot_of(entry.id_hash);
+  if (slot.timestamp == kNever) ++used_;
+  if (slot.timestamp <= entry.timestamp) slot = entry;
+}
+
+void Dedupe::rebuild() {
+  std::vector<Entry> kept = std::exchange(slots_, {});
+  std::erase_if(kept, [&](const Entry& e) { return e.timestamp < std::max(forgotten_to_, kNever + 1); });
+  used_ = kept.size();
+  slots_.resize(std::bit_ceil(std::max<size_t>(8, used_ * 2)));
+  for (const Entry& entry : kept) slot_of(entry.id_hash) = entry;
+}
+
+Dedupe::Bucket& Dedupe::bucket_of(int64_t timestamp) {
+  const int64_t start = floor_to(timestamp, kBucketMs);
+  if (last_bucket_ == nullptr || start != last_start_) {
+    last_bucket_ = &buckets_[start];
+    last_start_ = start;
+  }
+  return *last_bucket_;
 }
 
 void Dedupe::remember(std::string_view agent, const Entry& entry) {
-  const int64_t start = floor_to(entry.timestamp, kBucketMs);
-  Bucket& bucket = buckets_[start];
-  if (bucket.entries.size() == bucket.stored) dirty_.push_back(start);
+  Bucket& bucket = bucket_of(entry.timestamp);
+  if (bucket.entries.size() == bucket.stored) dirty_.push_back(last_start_);
   bucket.entries.push_back(entry);
-  index_.insert_or_assign(entry.id_hash, entry);
-  change_ += entry_digest(agent, entry);
+  index(entry);
+  const state::Digest digest = entry_digest(agent, entry);
+  bucket.digest += digest;
+  change_ += digest;
 }
 
-void Dedupe::forget_before(std::string_view agent, int64_t oldest) {
+void Dedupe::forget_before(int64_t oldest) {
   while (!buckets_.empty() && buckets_.begin()->first + kBucketMs <= oldest) {
     auto& [start, bucket] = *buckets_.begin();
-    for (const Entry& entry : bucket.entries) {
-      change_ -= entry_digest(agent, entry);
-      auto it = index_.find(entry.id_hash);
-      if (it != index_.end() && it->second.timestamp == entry.timestamp) index_.erase(it);  // a newer one under the id stays
-    }
+    change_ -= bucket.digest;
+    forgotten_to_ = start + kBucketMs;
     for (size_t first = 0; first < bucket.stored; first += kChunkEntries) gone_.push_back({start, first / kChunkEntries, {}});
+    if (last_bucket_ == &bucket) last_bucket_ = nullptr;
     buckets_.erase(buckets_.begin());
   }
 }
@@ -83,13 +116,13 @@ bool Dedupe::decode(int64_t bucket, std::string_view value, std::vector<Entry>& 
   return true;
 }
 
-bool Dedupe::load(int64_t start, uint64_t chunk, std::string_view value) {
-  Bucket& bucket = buckets_[start];
+bool Dedupe::load(std::string_view agent, int64_t start, uint64_t chunk, std::string_view value) {
+  Bucket& bucket = bucket_of(start);
   if (bucket.entries.size() != chunk * kChunkEntries) return false;
   if (!decode(start, value, bucket.entries)) return false;
   for (size_t k = bucket.stored; k < bucket.entries.size(); ++k) {
-    Entry& kept = index_[bucket.entries[k].id_hash];
-    if (kept.timestamp <= bucket.entries[k].timestamp) kept = bucket.entries[k];
+    index(bucket.entries[k]);
+    bucket.digest += entry_digest(agent, bucket.entries[k]);
   }
   bucket.stored = bucket.entries.size();
   return true;

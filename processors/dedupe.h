@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "processors/base.h"
@@ -20,19 +20,21 @@ namespace assay::processors {
 class Dedupe {
  public:
   static constexpr int64_t kBucketMs = 15 * kMinuteMs;
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::min();
   static constexpr size_t kChunkEntries = 256;  // a row holds at most this many, so a commit rewrites little
 
   struct Entry {
     UInt128 id_hash = 0;
     uint64_t content_hash = 0;
-    int64_t timestamp = 0;
+    int64_t timestamp = kNever;
   };
 
   /// The remembered entry of that id, or nullptr. `oldest` = clock - memory.
-  const Entry* find(UInt128 id_hash, int64_t oldest) const;
+  const Entry* find(UInt128 id_hash, int64_t oldest);
   void remember(std::string_view agent, const Entry& entry);
   /// Drops the buckets that end at or before `oldest`.
-  void forget_before(std::string_view agent, int64_t oldest);
+  /// Requires: what is remembered later lies after it.
+  void forget_before(int64_t oldest);
 
   /// Rows changed since the last call: (bucket, chunk) and its bytes, empty when the row goes.
   struct Row {
@@ -44,23 +46,32 @@ class Dedupe {
   state::Digest take_change() { return std::exchange(change_, {}); }
 
   /// Adds the entries of a stored row. Returns false when the bytes are not such a row.
-  bool load(int64_t bucket, uint64_t chunk, std::string_view value);
+  bool load(std::string_view agent, int64_t bucket, uint64_t chunk, std::string_view value);
   static state::Digest entry_digest(std::string_view agent, const Entry& entry);
   static bool decode(int64_t bucket, std::string_view value, std::vector<Entry>& out);
 
-  size_t size() const { return index_.size(); }
+  /// Memory held, about.
+  size_t bytes() const { return slots_.capacity() * 2 * sizeof(Entry); }
 
  private:
-  struct Hash {
-    size_t operator()(UInt128 h) const { return static_cast<size_t>(h); }
-  };
   struct Bucket {
     std::vector<Entry> entries;
-    size_t stored = 0;  // entries [0, stored) are in the store
+    size_t stored = 0;     // entries [0, stored) are in the store
+    state::Digest digest;  // of all entries
   };
 
+  Bucket& bucket_of(int64_t timestamp);
+  Entry& slot_of(UInt128 id_hash);
+  void index(const Entry& entry);
+  void rebuild();
+
   std::map<int64_t, Bucket> buckets_;
-  std::unordered_map<UInt128, Entry, Hash> index_;
+  Bucket* last_bucket_ = nullptr;  // the one used last: reports of an agent come in runs
+  int64_t last_start_ = 0;
+  // Entries by id hash, open addressing. Those of forgotten buckets stay until the table is full; they no longer count.
+  std::vector<Entry> slots_;
+  size_t used_ = 0;
+  int64_t forgotten_to_ = kNever;  // all buckets that end at or before it are forgotten
   std::vector<Row> gone_;
   state::Digest change_;
   std::vector<int64_t> dirty_;

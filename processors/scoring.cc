@@ -131,7 +131,7 @@ void Scoring::accept(const Input& input, const EvalReport& report, std::string_v
       close_windows(input, state, horizon, outputs);
       state.horizon = horizon;
       state.panes.roll(horizon);
-      state.dedupe.forget_before(state.id, timestamp - rules_->scoring.dedupe_ms);
+      state.dedupe.forget_before(timestamp - rules_->scoring.dedupe_ms);
     }
   }
 
