@@ -59,6 +59,7 @@ size_t AgentState::approximate_bytes() const {
   size_t bytes_held = 400 + dedupe.bytes();
   for (Grain g : kGrains)
     for (const auto& [start, pane] : panes.grain(g)) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
+  for (const auto& [start, pane] : panes.settled()) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
   return bytes_held;
 }
 

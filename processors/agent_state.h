@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "processors/dedupe.h"
 #include "processors/panes.h"
@@ -32,6 +33,7 @@ struct AgentState {
   uint64_t used_in_commit = 0;
   size_t bytes = 0;
   Offset last_offset;  // of the report accepted last
+  std::vector<uint32_t> last_metrics;  // of that report: the next mostly carries the same
 
   size_t approximate_bytes() const;
 };

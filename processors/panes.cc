@@ -15,21 +15,29 @@ uint32_t Names::intern(std::string_view name) {
 
 namespace {
 
+Cell& find_cell(std::vector<Cell>& cells, uint32_t metric, size_t guess) {
+  if (guess < cells.size() && cells[guess].metric == metric) return cells[guess];
+  auto it = std::find_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.metric == metric; });
+  return it != cells.end() ? *it : cells.emplace_back(Cell{metric, {}});
+}
+
 void merge_cells(std::vector<Cell>& into, const std::vector<Cell>& from) {
-  // Panes of one agent mostly carry the same metrics in the same order, so the guess below is nearly always right.
+  if (into.empty()) {
+    into = from;
+    return;
+  }
+  // Panes of one agent mostly carry the same metrics in the same order, so the guess is nearly always right.
   size_t guess = 0;
   for (const Cell& cell : from) {
-    size_t at = guess < into.size() && into[guess].metric == cell.metric
-                    ? guess
-                    : static_cast<size_t>(std::find_if(into.begin(), into.end(), [&](const Cell& c) { return c.metric == cell.metric; }) -
-                                          into.begin());
-    if (at == into.size()) into.push_back({cell.metric, {}});
-    into[at].moments.merge(cell.moments);
-    guess = at + 1;
+    Cell& to = find_cell(into, cell.metric, guess);
+    to.moments.merge(cell.moments);
+    guess = static_cast<size_t>(&to - into.data()) + 1;
   }
 }
 
 }  // namespace
+
+Cell& Pane::cell(uint32_t metric, size_t guess) { return find_cell(cells, metric, guess); }
 
 void Pane::merge(const Pane& other) {
   if (samples == 0 || std::tie(other.last_timestamp, other.last_id) > std::tie(last_timestamp, last_id)) {
@@ -84,9 +92,16 @@ void Panes::restore_horizon(int64_t horizon) {
 }
 
 void Panes::roll(int64_t horizon) {
+  if (from_[0] != kNever && floor_to(horizon, kMinuteMs) == rolled_to_) return;  // all borders are functions of the minute
+  rolled_to_ = floor_to(horizon, kMinuteMs);
   const int64_t before[] = {from_[0], from_[1], from_[2]};
   restore_horizon(horizon);
   if (std::equal(before, before + 3, from_)) return;
+  if (settled_from_ != kNever && settled_from_ < from_[1]) {  // the hour panes themselves serve there from now on
+    settled_.erase(settled_.begin(), settled_.lower_bound(from_[1]));
+    settled_from_ = from_[1];
+    settled_to_ = std::max(settled_to_, settled_from_);
+  }
   for (Grain g : {Grain::kMinute, Grain::kQuarter}) {
     const Grain coarser = g == Grain::kMinute ? Grain::kQuarter : Grain::kHour;
     auto& panes = grain(g);
@@ -111,17 +126,37 @@ bool Panes::holds(int64_t start, int64_t end) const {
   return whole_at(start) && whole_at(end);
 }
 
+template <class Each>
+void Panes::for_each(int64_t start, int64_t end, const Each& each) const {
+  for (Grain g : kGrains) {
+    const auto& panes = grain(g);
+    for (auto it = panes.lower_bound(start); it != panes.end() && it->first < end; ++it) each(it->first, it->second);
+  }
+}
+
+void Panes::settle(int64_t end) {
+  if (end <= settled_to_) return;
+  if (settled_to_ == kNever) settled_from_ = settled_to_ = std::min(from_[1], end);
+  for_each(settled_to_, end, [&](int64_t start, const Pane& pane) { settled_[floor_to(start, kHourMs)].merge(pane); });
+  settled_to_ = end;
+}
+
 WindowContent Panes::content(int64_t start, int64_t end) const {
   WindowContent out;
   const Pane* last = nullptr;
-  for (Grain g : kGrains) {
-    const auto& panes = grain(g);
-    for (auto it = panes.lower_bound(start); it != panes.end() && it->first < end; ++it) {
-      const Pane& pane = it->second;
-      out.samples += pane.samples;
-      merge_cells(out.cells, pane.cells);
-      if (last == nullptr || std::tie(pane.last_timestamp, pane.last_id) > std::tie(last->last_timestamp, last->last_id)) last = &pane;
-    }
+  auto add = [&](int64_t, const Pane& pane) {
+    out.samples += pane.samples;
+    merge_cells(out.cells, pane.cells);
+    if (last == nullptr || std::tie(pane.last_timestamp, pane.last_id) > std::tie(last->last_timestamp, last->last_id)) last = &pane;
+  };
+  const int64_t settled_start = std::max(floor_to(start + kHourMs - 1, kHourMs), settled_from_);
+  const int64_t settled_end = std::min(floor_to(end, kHourMs), settled_to_);
+  if (settled_start < settled_end) {
+    for_each(start, settled_start, add);
+    for (auto it = settled_.lower_bound(settled_start); it != settled_.end() && it->first < settled_end; ++it) add(it->first, it->second);
+    for_each(settled_end, end, add);
+  } else {
+    for_each(start, end, add);
   }
   if (last != nullptr) out.division = last->last_division;
   return out;

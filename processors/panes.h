@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "processors/base.h"
@@ -15,14 +16,21 @@
 
 namespace assay::processors {
 
+/// Lets maps of strings be searched by views.
+struct TextHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+};
+
 /// Names seen by one task, as small numbers; they live as long as the process and are never stored.
 class Names {
  public:
   uint32_t intern(std::string_view name);
   const std::string& name(uint32_t index) const { return *by_index_[index]; }
+  bool is(uint32_t index, std::string_view name) const { return index < by_index_.size() && *by_index_[index] == name; }
 
  private:
-  std::map<std::string, uint32_t, std::less<>> index_;
+  std::unordered_map<std::string, uint32_t, TextHash, std::equal_to<>> index_;
   std::vector<const std::string*> by_index_;
 };
 
@@ -45,6 +53,8 @@ struct Pane {
   bool dirty = false;
 
   void merge(const Pane& other);
+  /// The cell of that metric, made if need be; `guess` is where to look first.
+  Cell& cell(uint32_t metric, size_t guess);
 };
 
 /// The grains, finest first. Rows of the store hold all panes of one group.
@@ -71,6 +81,10 @@ class Panes {
 
   /// The pane of the minute that holds the timestamp. Requires: timestamp >= the horizon that roll() was last given.
   Pane& at(int64_t timestamp);
+
+  /// Says that nothing before `end`, a full hour, will change: whole hours before it are merged once and kept, so that windows of
+  /// a day or a week that close one after the other do not fold the same panes each time.
+  void settle(int64_t end);
 
   /// Merges and drops what no window that ends after the horizon can ask for. Requires: horizons never fall.
   void roll(int64_t horizon);
@@ -99,17 +113,24 @@ class Panes {
   /// After loading rows: what roll() had reached.
   void restore_horizon(int64_t horizon);
 
-  size_t pane_count() const { return panes_[0].size() + panes_[1].size() + panes_[2].size(); }
+  const std::map<int64_t, Pane>& settled() const { return settled_; }
 
  private:
   void drop(Grain g, std::map<int64_t, Pane>::iterator it);
+  template <class Each>
+  void for_each(int64_t start, int64_t end, const Each& each) const;
 
   std::map<int64_t, Pane> panes_[3];
   int64_t from_[3] = {kNever, kNever, kNever};
+  int64_t rolled_to_ = kNever;  // the minute of the last horizon
   std::vector<std::pair<Grain, int64_t>> touched_;
   state::Digest removed_;
   Pane* last_ = nullptr;      // the pane used last: reports of an agent come in runs
   int64_t last_start_ = kNever;
+
+  // Derived and never stored: the hours of [settled_from_, settled_to_) that hold something, by start.
+  std::map<int64_t, Pane> settled_;
+  int64_t settled_from_ = kNever, settled_to_ = kNever;
 };
 
 /// Digest of a pane's logical entries: one for the pane, one per metric.

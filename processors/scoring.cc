@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "schemas/time.h"
-#include "state/encoding.h"
 
 namespace assay::processors {
 namespace {
@@ -22,10 +21,8 @@ Id cause_of(const Input& input) { return place_id(topic_spec(input.topic).name, 
 
 }  // namespace
 
-std::string merkle_leaf_head(const RecordView& record) {
-  state::Encoder head;
+void append_merkle_leaf_head(const RecordView& record, state::Encoder& head) {
   head.i(record.timestamp.value).u(record.key.has_value() ? 1 : 0).bytes(record.key.value_or("")).u(record.value.has_value() ? 1 : 0);
-  return head.take();
 }
 
 const std::vector<ConfigKind>& Scoring::config_kinds() {
@@ -71,7 +68,9 @@ void Scoring::process(const Input& input, Outputs& outputs) {
     range_from_ = record.offset;
   }
   range_to_ = record.offset + 1;
-  merkle_.add(merkle_leaf_head(record), record.value.value_or(""));
+  leaf_head_.clear();
+  append_merkle_leaf_head(record, leaf_head_);
+  merkle_.add(leaf_head_.str(), record.value.value_or(""));
   ++outputs.tally.delivered;
   ++range_tally_.delivered;
 
@@ -142,17 +141,14 @@ void Scoring::accept(const Input& input, const EvalReport& report, std::string_v
     pane.last_division = report.division_id;
   }
   ++pane.samples;
-  size_t guess = 0;
-  for (const MetricValue& metric : report.metrics) {
-    // Reports of an agent mostly carry the same metrics in the same order: try the place after the last hit first.
-    if (guess >= pane.cells.size() || names_.name(pane.cells[guess].metric) != metric.name) {
-      const uint32_t index = names_.intern(metric.name);
-      guess = static_cast<size_t>(std::find_if(pane.cells.begin(), pane.cells.end(), [&](const Cell& c) { return c.metric == index; }) -
-                                  pane.cells.begin());
-      if (guess == pane.cells.size()) pane.cells.push_back({index, {}});
-    }
-    pane.cells[guess].moments.add(metric.micro);
-    ++guess;
+  // Reports of an agent mostly carry the same metrics in the same order, so both guesses are nearly always right.
+  if (pane.cells.empty()) pane.cells.reserve(report.metrics.size());
+  state.last_metrics.resize(report.metrics.size(), 0);
+  for (size_t k = 0; k < report.metrics.size(); ++k) {
+    const MetricValue& metric = report.metrics[k];
+    uint32_t& index = state.last_metrics[k];
+    if (!names_.is(index, metric.name)) index = names_.intern(metric.name);
+    pane.cell(index, k).moments.add(metric.micro);
   }
 
   if (options_.audit_each) {
@@ -171,11 +167,13 @@ void Scoring::accept(const Input& input, const EvalReport& report, std::string_v
 
 void Scoring::close_windows(const Input& input, AgentState& state, int64_t horizon, Outputs& outputs) {
   if (state.horizon == Panes::kNever) return;  // the agent's first report: nothing lies before it
+  if (floor_to(state.horizon, kHourMs) + kHourMs > horizon) return;
   const int64_t data_end = state.panes.newest_end();
   IdSequence ids(kProcessor);
   bool started = false;
   for (int64_t end = floor_to(state.horizon, kHourMs) + kHourMs; end <= horizon; end += kHourMs) {
     if (end - window_size_ms(Window::k7d) >= data_end) break;  // no window from here on holds a report
+    state.panes.settle(end);  // the clock went past it by the grace
     for (Window window : kClosingOrder) {
       if (end % closing_step_ms(window) != 0) continue;
       const WindowContent content = state.panes.content(end - window_size_ms(window), end);

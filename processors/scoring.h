@@ -13,6 +13,7 @@
 #include "processors/merkle.h"
 #include "processors/processor.h"
 #include "processors/rules.h"
+#include "state/encoding.h"
 
 namespace assay::processors {
 
@@ -42,11 +43,6 @@ class Scoring : public Processor {
   static const std::vector<ConfigKind>& config_kinds();
 
  private:
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
-  };
-
   AgentState& agent(std::string_view id);
   void accept(const Input& input, const EvalReport& report, std::string_view id, AgentState& agent, Outputs& outputs);
   void close_windows(const Input& input, AgentState& agent, int64_t horizon, Outputs& outputs);
@@ -63,7 +59,7 @@ class Scoring : public Processor {
   Observer observer_;
   WallTime instant_;
 
-  std::unordered_map<std::string, std::unique_ptr<AgentState>, Hash, std::equal_to<>> agents_;
+  std::unordered_map<std::string, std::unique_ptr<AgentState>, TextHash, std::equal_to<>> agents_;
   AgentState* last_agent_ = nullptr;
   std::vector<AgentState*> dirty_;
   uint64_t commit_ = 0;
@@ -71,12 +67,13 @@ class Scoring : public Processor {
 
   // The range of reports of this commit.
   MerkleRoot merkle_;
+  state::Encoder leaf_head_;  // kept for its room
   int32_t range_partition_ = 0;
   Offset range_from_, range_to_;
   Tally range_tally_;
 };
 
 /// The record that a report is a leaf of in its range's tree: key and value with their lengths, and the timestamp.
-std::string merkle_leaf_head(const RecordView& record);
+void append_merkle_leaf_head(const RecordView& record, state::Encoder& head);
 
 }  // namespace assay::processors
