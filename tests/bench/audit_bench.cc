@@ -1,87 +1,127 @@
-// Rows per second through each stage of the audit path: fold, sign, archive, PostgreSQL (when given), verify.
+// Speed of the audit projector: events on an embedded log into chained, signed rows in PostgreSQL. Beside it what bounds it:
+// chaining, signing and COPY, each alone. One JSON line a figure on stdout; no test.
+//   audit_bench DIR EVENTS        with ASSAY_TEST_DATABASE_URL naming an empty database
 #include <atomic>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <ctime>
-#include <functional>
-#include <pqxx/pqxx>
+#include <filesystem>
 #include <thread>
 
-#include "streams/audit_archive.h"
+#include "processors/processor.h"
 #include "streams/audit_projector.h"
-#include "streams/audit_verify.h"
+#include "streams/embedded_log.h"
 #include "streams/postgres_sink.h"
-#include "tests/unit/audit_support.h"
+#include "streams/topic_admin.h"
+#include "tests/bench/measure.h"
 
+namespace assay::bench {
 namespace {
 
-using namespace assay::testing;
+using namespace streams;
 
-/// cpu_s is this process's alone (the database's is not in it): on a busy machine it tells more than the wall clock.
-void report(const char* what, size_t rows, const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  const std::clock_t cpu_start = std::clock();
-  work();
-  const double cpu_s = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
-  const double took_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("{\"bench\":\"audit.%s\",\"rows\":%zu,\"took_s\":%.3f,\"rows_per_s\":%.0f,\"cpu_s\":%.3f}\n", what, rows, took_s,
-              static_cast<double>(rows) / took_s, cpu_s);
-  std::fflush(stdout);
+constexpr double kBar = 15'000;  // signed rows/s into PostgreSQL
+constexpr int64_t kStartMs = 1767225600000;
+constexpr size_t kBatchRows = 4096;
+
+OutRecord event(int64_t n) {
+  const Id cause = place_id("eval.scores.v1", 0, Offset(n));
+  schemas::Json source = schemas::Json::object();
+  source.set("topic", "eval.scores.v1").set("id", cause.hex());
+  schemas::Json data = schemas::Json::object();
+  data.set("entityId", "agent-" + std::to_string(n % 42)).set("action", "promote").set("score", 0.8731).set("confidence", 0.976);
+  data.set("rationale", "Score at least 0.85 at three hours in a row, and the lower bound of the day at least 0.85.");
+  processors::Output out = processors::audit_output(derived_id(cause, "promotion", 0), cause, "promotion.applied", "service:eval-engine",
+                                                    "2026-01-01T00:00:00.000Z", std::move(source), std::move(data));
+  return {{"audit-events", 0}, WallTime(kStartMs + n), std::move(out.key), std::move(out.value), {}};
 }
 
-void project(PartitionLog& log, AuditSink& sink, Signer& signer, size_t batch_rows) {
+/// The rows that the chain makes of the events [from, to), unsigned.
+std::vector<SignedRow> chain(const std::vector<OutRecord>& events, Offset first, processors::ChainState& state) {
+  std::vector<SignedRow> rows;
+  rows.reserve(events.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    const RecordView view{first + static_cast<int64_t>(i), events[i].timestamp, *events[i].key, *events[i].value, {}};
+    processors::ChainStep step = processors::fold_audit_record(view, std::nullopt, state);
+    rows.push_back({std::get<processors::AuditRow>(std::move(step)), {}, {}});
+  }
+  return rows;
+}
+
+void run(const std::string& dir, const std::string& database, int64_t count) {
+  auto log = must(open_embedded_log(dir + "/log"));
+  const std::vector<TopicConfig> topics = wanted_topics({});
+  must(log->create_topics(topics));
+  {
+    auto producer = must(log->open_producer());
+    for (int64_t n = 0; n < count; ++n) must(producer->send(event(n)));
+    must(producer->flush());
+  }
+  FileSignerOptions signer_options;
+  signer_options.path = dir + "/signer.key";
+  auto signer = must(open_file_signer(signer_options));
+  auto sink = open_postgres_sink(database);
+  must(sink->take_over(signer->key()));  // migrations, before the clock starts
+
   AuditProjectorOptions options;
-  options.batch_rows_max = batch_rows;
-  options.dead_letter = [](const RecordView&, Reason, std::string_view) -> Result<void> { return {}; };
-  options.on_retry = [](const Error& error) { std::fprintf(stderr, "%s\n", error.message.c_str()); };
-  AuditProjector projector(log, sink, signer, options);
+  options.dead_letter = [](const RecordView&, Reason, std::string_view detail) -> Result<void> {
+    return Error{Errc::kUnexpected, "the chain refused an event: " + std::string(detail)};
+  };
+  AuditProjector projector(*log, *sink, *signer, std::move(options));
   std::atomic<bool> stop{false};
-  std::thread thread([&] {
-    Result<void> ended = projector.run(stop);
-    if (!ended) std::fprintf(stderr, "%s\n", ended.error().message.c_str());
-    CHECK(ended.has_value());
-  });
-  while (projector.position().value < log.end()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  stop = true;
-  thread.join();
+  const auto rows_all = static_cast<double>(count);
+  figure("project: log to signed rows in PostgreSQL", "rows", rows_all, measure([&] {
+           Result<void> result;
+           std::thread thread([&] {
+             result = projector.run(stop);
+             stop = true;
+           });
+           while (!stop && projector.position() < Offset(count)) std::this_thread::sleep_for(Milliseconds(5));
+           stop = true;
+           thread.join();
+           must(result);
+         }),
+         kBar);
+
+  // What bounds it, on as many further events of the same kind.
+  processors::ChainState state = must(sink->take_over(signer->key()));
+  const Offset first = state.next_offset;
+  std::vector<OutRecord> events;
+  for (int64_t n = 0; n < count; ++n) events.push_back(event(count + n));
+  std::vector<std::pair<std::vector<SignedRow>, processors::ChainState>> batches;
+  std::vector<SignedRow> rows;
+  processors::ChainState chained = state;
+  figure("chain alone (canonical form, SHA-256)", "rows", rows_all, measure([&] { rows = chain(events, first, chained); }));
+  figure("sign alone (Ed25519, one thread)", "rows", rows_all, measure([&] {
+           for (SignedRow& row : rows) {
+             row.signature = to_base64(must(signer->sign(row.row.hash)));
+             row.signer_kid = signer->key().signer_id;
+           }
+         }));
+  processors::ChainState again = state;
+  for (size_t at = 0; at < events.size(); at += kBatchRows) {
+    const size_t end = std::min(events.size(), at + kBatchRows);
+    chain({events.begin() + static_cast<ptrdiff_t>(at), events.begin() + static_cast<ptrdiff_t>(end)}, first + static_cast<int64_t>(at), again);
+    batches.emplace_back(std::vector<SignedRow>(rows.begin() + static_cast<ptrdiff_t>(at), rows.begin() + static_cast<ptrdiff_t>(end)), again);
+  }
+  figure("COPY alone (rows signed before)", "rows", rows_all, measure([&] {
+           processors::ChainState before = state;
+           for (const auto& [batch, after] : batches) {
+             must(sink->append(batch, before, after));
+             before = after;
+           }
+         }));
 }
 
 }  // namespace
+}  // namespace assay::bench
 
 int main(int argc, char** argv) {
-  const int count = argc > 1 ? std::atoi(argv[1]) : 100000;
-  const size_t n = static_cast<size_t>(count);
-  TempDir dir;
-  auto signer = test_signer(dir);
-  const std::vector<Record> records = make_records(count);
-  PartitionLog log;
-  log.append_all(records);
-
-  report("fold", n, [&] {
-    ChainState state;
-    for (const Record& record : records) CHECK(fold_audit_record(record.view(), std::nullopt, state).index() == 0);
-  });
-  report("sign_one_core", n / 4, [&] {
-    const Sha256Digest digest = sha256("x");
-    for (size_t i = 0; i < n / 4; ++i) CHECK(signer->sign(digest).has_value());
-  });
-  report("project_to_archive", n, [&] {
-    auto sink = open_archive_sink(dir / "audit", signer).value();
-    project(log, *sink, *signer, 4096);
-  });
-  report("verify_archive", n, [&] { CHECK(verify_archive(dir / "audit", {})->verified()); });
-  if (const char* url = std::getenv("ASSAY_TEST_DATABASE_URL")) {
-    const std::string name = "audit_bench_" + std::to_string(::getpid());
-    const std::string base(url), own = base + (base.find('?') == base.npos ? "?" : "&") + "dbname=" + name;
-    auto run = [&](const std::string& sql) {
-      pqxx::connection connection(base);
-      pqxx::nontransaction(connection).exec(sql);
-    };
-    run("CREATE DATABASE " + name);
-    report("project_to_postgres", n, [&] { project(log, *open_postgres_sink(own), *signer, 4096); });
-    report("verify_postgres", n, [&] { CHECK(verify_chain(open_database_chain(own).value(), {})->verified()); });
-    run("DROP DATABASE " + name + " WITH (FORCE)");
+  const char* database = std::getenv("ASSAY_TEST_DATABASE_URL");
+  if (argc != 3 || database == nullptr) {
+    std::fprintf(stderr, "usage: audit_bench DIR EVENTS, with ASSAY_TEST_DATABASE_URL in the environment\n");
+    return 2;
   }
-  return 0;
+  const std::string dir = std::string(argv[1]) + "/audit_bench";
+  std::filesystem::remove_all(dir);
+  std::filesystem::create_directories(dir);
+  assay::bench::run(dir, database, std::atoll(argv[2]));
+  std::filesystem::remove_all(dir);
 }

@@ -1,42 +1,21 @@
-// Speed of the embedded log: records of 380 bytes through producer, transactions and readers. A table on stdout; no test.
+// Speed of the embedded log: records of 380 bytes through producer, transactions and readers. One JSON line a figure on stdout; no test.
 //   embedded_log_bench DIR [RECORDS]
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
 #include "streams/embedded_log.h"
+#include "tests/bench/measure.h"
 
-namespace assay::streams {
+namespace assay::bench {
 namespace {
+
+using namespace streams;
 
 constexpr int32_t kPartitions = 4;
 constexpr size_t kValueBytes = 360;  // and a key of 20
 
-double seconds(const std::function<void()>& work) {
-  auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    std::fprintf(stderr, "%s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  return std::move(result).value();
-}
-void must(const Result<void>& result) {
-  if (!result) {
-    std::fprintf(stderr, "%s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-}
-
-void row(const char* what, double count, double took_s) {
-  std::printf("%-34s %10.0f records/s %8.1f MB/s %8.3f s\n", what, count / took_s, count * 380 / took_s / 1e6, took_s);
-}
+void row(const char* what, double count, Took took) { figure(what, "records", count, took); }
 
 OutRecord sample(int64_t n) {
   char key[32];
@@ -70,14 +49,14 @@ void run(const std::string& dir, int64_t records) {
   config.name = "t";
   config.partitions = kPartitions;
   must(log->create_topics({&config, 1}));
-  row("produce", static_cast<double>(records), seconds([&] {
+  row("produce", static_cast<double>(records), measure([&] {
         auto producer = must(log->open_producer());
         for (int64_t n = 0; n < records; ++n) must(producer->send(sample(n)));
         must(producer->flush());
       }));
   auto writer = must(log->open_writer("bench"));
   const int64_t batch = 1000;
-  row("transactions of 1000", static_cast<double>(records / 4 / batch * batch), seconds([&] {
+  row("transactions of 1000", static_cast<double>(records / 4 / batch * batch), measure([&] {
         for (int64_t n = 0; n < records / 4 / batch; ++n) {
           Transaction transaction;
           for (int64_t i = 0; i < batch; ++i) {
@@ -88,7 +67,7 @@ void run(const std::string& dir, int64_t records) {
           must(writer->commit());
         }
       }));
-  row("transactions of 1", 200, seconds([&] {
+  row("transactions of 1", 200, measure([&] {
         for (int64_t n = 0; n < 200; ++n) {
           Transaction transaction;
           transaction.records.push_back(sample(n));
@@ -99,16 +78,16 @@ void run(const std::string& dir, int64_t records) {
       }));
   int64_t count = 0;
   for (const char* what : {"read (first time)", "read (again)"}) {
-    const double took_s = seconds([&] { count = read_all(*log); });
-    row(what, static_cast<double>(count), took_s);
+    const Took took = measure([&] { count = read_all(*log); });
+    row(what, static_cast<double>(count), took);
   }
   writer.reset();
   log.reset();
-  row("open", static_cast<double>(count), seconds([&] { log = must(open_embedded_log(dir)); }));
+  row("open", static_cast<double>(count), measure([&] { log = must(open_embedded_log(dir)); }));
 }
 
 }  // namespace
-}  // namespace assay::streams
+}  // namespace assay::bench
 
 int main(int argc, char** argv) {
   if (argc < 2) {
@@ -117,6 +96,6 @@ int main(int argc, char** argv) {
   }
   const std::string dir = std::string(argv[1]) + "/embedded_log_bench";
   std::filesystem::remove_all(dir);
-  assay::streams::run(dir, argc > 2 ? std::atoll(argv[2]) : 1'000'000);
+  assay::bench::run(dir, argc > 2 ? std::atoll(argv[2]) : 1'000'000);
   std::filesystem::remove_all(dir);
 }
