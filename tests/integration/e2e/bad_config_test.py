@@ -146,7 +146,7 @@ class BadConfiguration(harness.EndToEnd):
     def test_the_environment_stands_over_the_file_and_flags_over_both(self):
         file = self.directory / "some.toml"
         file.write_text('data_dir = "from-file"\n[http]\naddr = "0.0.0.0:1"\n[audit]\nsigner_id = "from-file"\n')
-        env = {"ASSAY_CONFIG": str(file), "ASSAY_DATA_DIR": "from-env", "PORT": "8123", "RESOURCE_ALLOCATOR_POOLS": "gpus-x:3,cpu-y:7",
+        env = {"ASSAY_CONFIG": str(file), "ASSAY_DATA_DIR": "from-env", "PORT": "8123", "RESOURCE_ALLOCATOR_POOLS": "gpus-us-east:3,cpu-y:7",
                "RESOURCE_ALLOCATOR_DENY_POOLS": "cpu-*", "RESOURCE_ALLOCATOR_MAX_DELTA": "2", "EVAL_DATABASE_URL": "postgresql://u:secret@h/n"}
         done = self.run_plain("--data-dir", "from-flag", "config", "show", "-o", "json", env=env)
         self.assertEqual(done.code, 0, done.err)
@@ -155,7 +155,7 @@ class BadConfiguration(harness.EndToEnd):
         self.assertRegex(done.out, r'"from-flag"')
         self.assertNotRegex(done.out, r'from-env"')
         self.assertRegex(done.out, r'0\.0\.0\.0:8123')
-        for piece in ('"gpus-x"', '"cpu-y"', '"cpu-*"', '"from-file"'):
+        for piece in ('"gpus-us-east"', '"cpu-y"', '"cpu-*"', '"from-file"'):
             self.assertIn(piece, done.out)
 
     def test_unknown_commands_and_flags(self):
