@@ -337,9 +337,8 @@ Json rules_to_json(const Rules& rules, ConfigKind kind) {
   CHECK(false);
 }
 
-std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rules& rules) {
+std::vector<ConfigProblem> read_members(const Json& body, ConfigKind kind, Rules& changed) {
   std::vector<ConfigProblem> problems;
-  Rules changed = rules;
   Members members(body, std::string(config_kind_name(kind)), problems);
   switch (kind) {
     case ConfigKind::kScoring:
@@ -359,6 +358,12 @@ std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rule
       break;
   }
   members.done();
+  return problems;
+}
+
+std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rules& rules) {
+  Rules changed = rules;
+  auto problems = read_members(body, kind, changed);
   if (problems.empty()) rules = std::move(changed);
   return problems;
 }

@@ -123,6 +123,8 @@ std::string_view config_kind_name(ConfigKind kind);  // "scoring" ...
 Json rules_to_json(const Rules& rules, ConfigKind kind);
 /// Sets the members that the body has and leaves the others; an array replaces the whole array. Nothing is set when there are problems.
 std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rules& rules);
+/// The same, but what can be read is set beside what cannot: for finding further problems, not for use.
+std::vector<ConfigProblem> read_members(const Json& body, ConfigKind kind, Rules& rules);
 Result<void> apply_json(const Json& body, ConfigKind kind, Rules& rules);
 
 /// First 12 hex digits of SHA-256 of the canonical body: equal rules have equal versions on every log.

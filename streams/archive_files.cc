@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <utility>
 
 namespace assay::streams {
@@ -39,6 +41,20 @@ Result<void> sync_directory(const std::string& path) {
   Descriptor fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd < 0 || ::fsync(fd) != 0) return failed("syncing the directory", path);
   return {};
+}
+
+/// Who holds the lock, as the kernel tells: the directory's content is somebody's evidence, so no file in it says so.
+std::string holder_of(int fd) {
+  struct stat status{};
+  std::ifstream locks("/proc/locks");
+  if (::fstat(fd, &status) == 0)
+    for (std::string line; std::getline(locks, line);) {
+      std::istringstream words(line);
+      std::string number, kind, mode, access, pid, place;
+      words >> number >> kind >> mode >> access >> pid >> place;
+      if (kind == "FLOCK" && place.ends_with(":" + std::to_string(status.st_ino))) return "process " + pid;
+    }
+  return "another process";
 }
 
 }  // namespace
@@ -71,7 +87,7 @@ Result<DirectoryLock> DirectoryLock::take(const std::string& dir) {
   if (fd < 0) return failed("opening the directory", dir, Errc::kUnexpected);
   DirectoryLock lock(fd);
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return Error{Errc::kRefused, "locking " + dir + ": another process writes there"};
+    if (errno == EWOULDBLOCK) return Error{Errc::kRefused, "locking " + dir + ": " + holder_of(fd) + " writes there"};
     return failed("locking", dir, Errc::kUnexpected);
   }
   return lock;

@@ -84,14 +84,17 @@ Result<void> read_dead_letters(streams::Log& log, const std::string& prefix, con
     const std::string name = dlq_of(prefix + std::string(spec.name));
     if (std::none_of(topics.begin(), topics.end(), [&](const auto& topic) { return topic.name == name; })) continue;
     TRY_ASSIGN(std::vector<TopicPartition> partitions, streams::partitions_of(log, name));
-    bool more = true;
-    TRY(streams::read_to_end(log, partitions, [&](const TopicPartition& from, const RecordView& record) -> Result<bool> {
-      const DeadRecord dead = dead_record(from, prefix, record);
-      if (!passes(filter, dead)) return true;
-      TRY_ASSIGN(more, take(dead));
-      return more;
-    }));
-    if (!more) break;
+    // One after the other: a broker's partitions come interleaved as they please, and a list must not change by itself.
+    for (const TopicPartition& tp : partitions) {
+      bool more = true;
+      TRY(streams::read_to_end(log, {tp}, [&](const TopicPartition& from, const RecordView& record) -> Result<bool> {
+        const DeadRecord dead = dead_record(from, prefix, record);
+        if (!passes(filter, dead)) return true;
+        TRY_ASSIGN(more, take(dead));
+        return more;
+      }));
+      if (!more) return {};
+    }
   }
   return {};
 }

@@ -124,9 +124,12 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
   for (ConfigKind kind : kConfigKinds) {
     const Json* body = top.take(config_kind_name(kind));
     if (body == nullptr) continue;
-    for (ConfigProblem& problem : apply_members(*body, kind, settings.rules)) problems.push_back(std::move(problem));
+    for (ConfigProblem& problem : read_members(*body, kind, settings.rules)) problems.push_back(std::move(problem));
   }
-  for (ConfigProblem& problem : find_problems(settings.rules)) problems.push_back(std::move(problem));
+  // A member that could not be read stands at its default, so nothing more is said about it.
+  const std::vector<ConfigProblem> unread = problems;
+  for (ConfigProblem& problem : find_problems(settings.rules))
+    if (std::ranges::find(unread, problem.key, &ConfigProblem::key) == unread.end()) problems.push_back(std::move(problem));
   top.table("topics", [&](Members& table) { read_topics(table, settings.topics); });
   top.table("kafka", [&](Members& table) { read_kafka(table, settings.kafka); });
   top.table("database", [&](Members& table) { read_database(table, settings.database); });

@@ -126,6 +126,11 @@ class Process:
             self.child.kill()
         return self.child.wait()
 
+    def close(self):
+        self.kill()
+        self.stdout.close()
+        self.stderr.close()
+
     def terminate(self, timeout_s=30):
         """SIGTERM; returns (exit code, seconds that it took)."""
         began = time.monotonic()
@@ -255,7 +260,7 @@ class Assay:
 
     def close(self):
         for process in self.processes:
-            process.kill()
+            process.close()
 
 
 def http_get(path, unix=None, port=None, timeout_s=20):
