@@ -227,6 +227,7 @@ Error KafkaReader::failure(const Partition& p, const rd_kafka_message_t& m) cons
 
 Result<void> KafkaReader::watch_outage() {
   while (rd_kafka_message_t* m = rd_kafka_consumer_poll(client_->get(), 0)) {  // what belongs to no partition
+    CHECK(m->err != RD_KAFKA_RESP_ERR_NO_ERROR);  // a record that came this way would be missing from its partition, unseen
     if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && !outage_since_) outage_since_ = Clock::now();
     rd_kafka_message_destroy(m);
   }
