@@ -13,7 +13,8 @@ namespace {
 constexpr std::string_view kDefaultDivision = "default";
 constexpr double kZ95 = 1.96;
 
-const MetricRule* find_rule(const ScoringRules& rules, std::string_view division, std::string_view window, std::string_view metric) {
+const MetricRule* find_rule(const ScoringRules& rules, std::string_view division, std::string_view window,
+                            std::string_view metric) {
   for (const MetricRule& rule : rules.metrics)
     if (glob_match(rule.metric, metric) && glob_match(rule.window, window) && glob_match(rule.division, division)) return &rule;
   return nullptr;
@@ -46,6 +47,8 @@ AgentScore score_window(std::string_view agent, Window window, int64_t end, cons
   static const MetricRule kUnitRule;  // up, 0 to 1, weight 1
   double weights = 0;
   double squared_error = 0;
+  std::vector<Share> shares;                  // of the metrics that have a rule
+  std::vector<std::pair<size_t, double>> of;  // the component of each share, and its mean normalized
   for (const Cell* cell : cells) {
     const Moments& m = cell->moments;
     Component c;
@@ -61,8 +64,8 @@ AgentScore score_window(std::string_view agent, Window window, int64_t end, cons
       out.unconfigured.push_back(c.metric);
     } else {
       const double range = rule->high - rule->low;
-      const double up = clip01((c.mean - rule->low) / range);
-      c.normalized = rule->up ? up : clip01((rule->high - c.mean) / range);
+      const Share& share = shares.emplace_back(Share{&m, rule->low, rule->high, rule->up, rule->weight});
+      of.emplace_back(out.components.size(), share.normalized(c.mean));
       c.weight = rule->weight;
       weights += c.weight;
       // One value says nothing of its spread: take the largest a value inside the rule's range can have.
@@ -73,24 +76,33 @@ AgentScore score_window(std::string_view agent, Window window, int64_t end, cons
     out.components.push_back(std::move(c));
   }
 
-  if (weights > 0) {
-    double score = 0;
-    for (Component& c : out.components) {
-      if (!c.normalized) continue;
-      const double contribution = c.weight * *c.normalized / weights;
-      score += contribution;
-      c.contribution = round9(contribution);
+  // Doubles decide nearly every rounding; a value that they cannot tell from a tie is taken from the integers again.
+  double sum = 0, largest_error = 0;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    Component& c = out.components[of[i].first];
+    const double normalized = of[i].second, error = shares[i].normalized_error(c.mean);
+    Share alone = shares[i];
+    alone.weight = 1;
+    c.normalized = round9_or(normalized, error, [&] { return exact_share({&alone, 1}, {&alone, 1}); }).rounded;
+    if (weights > 0) {
+      const double contribution = c.weight * normalized / weights;
+      const double slack = error + std::ldexp(static_cast<double>(4 + shares.size()), -53);
+      c.contribution = round9_or(contribution, slack, [&] { return exact_share({&shares[i], 1}, shares); }).rounded;
+      sum += contribution;
+      if (c.weight > 0) largest_error = std::max(largest_error, slack);
     }
+  }
+  if (weights > 0) {
+    largest_error += std::ldexp(static_cast<double>(shares.size()), -53);
+    const Exact9 score = round9_or(sum, largest_error, [&] { return exact_share(shares, shares); });
     const double margin = kZ95 * (std::sqrt(squared_error) / weights);
-    const double lower = clip01(score - margin);
-    const double upper = clip01(score + margin);
-    out.score = round9(score);
+    const double lower = clip01(score.value - margin);
+    const double upper = clip01(score.value + margin);
+    out.score = score.rounded;
     out.lower = round9(lower);
     out.upper = round9(upper);
     out.confidence = round9(1 - (upper - lower));
   }
-  for (Component& c : out.components)
-    if (c.normalized) c.normalized = round9(*c.normalized);
   return out;
 }
 
@@ -103,7 +115,8 @@ std::string AgentScore::rationale() const {
     if (best == nullptr || c.contribution > best->contribution) best = &c;
   }
   std::string out;
-  const std::string reports = std::to_string(samples) + (samples == 1 ? " report" : " reports") + " in " + std::string(window_name(window));
+  const std::string reports =
+      std::to_string(samples) + (samples == 1 ? " report" : " reports") + " in " + std::string(window_name(window));
   if (score) {
     out = "Score " + short_number(*score) + " from " + std::to_string(weighted) + " of " + std::to_string(components.size()) +
           " metrics over " + reports + "; " + best->metric + " contributes most (" + short_number(best->contribution) + ")";

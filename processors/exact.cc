@@ -1,5 +1,6 @@
 #include "processors/exact.h"
 
+#include <algorithm>
 #include <boost/multiprecision/cpp_int.hpp>
 #include <cmath>
 
@@ -7,6 +8,7 @@ namespace assay::processors {
 namespace {
 
 using Big = boost::multiprecision::cpp_int;
+using Rational = boost::multiprecision::cpp_rational;
 
 Big to_big(UInt128 v) { return (Big(static_cast<uint64_t>(v >> 64)) << 64) + static_cast<uint64_t>(v); }
 
@@ -30,6 +32,24 @@ double nearest_double(Big numerator, Big denominator) {
   uint64_t mantissa = bits >> excess;
   if (rest > half || (rest == half && (remainder != 0 || (mantissa & 1) != 0))) ++mantissa;
   return std::ldexp(static_cast<double>(mantissa), excess - shift);
+}
+
+/// The double's exact value.
+Rational to_rational(double x) {
+  int exponent = 0;
+  const Big mantissa(static_cast<int64_t>(std::ldexp(std::frexp(x, &exponent), 53)));
+  const int shift = exponent - 53;
+  return shift >= 0 ? Rational(Big(mantissa << shift)) : Rational(mantissa, Big(1) << -shift);
+}
+
+Rational exact_normalized(const Share& share) {
+  const UInt128 magnitude =
+      share.moments->sum < 0 ? -static_cast<UInt128>(share.moments->sum) : static_cast<UInt128>(share.moments->sum);
+  Rational mean(to_big(magnitude), Big(share.moments->count) * 1000000);
+  if (share.moments->sum < 0) mean = -mean;
+  const Rational low = to_rational(share.low), high = to_rational(share.high);
+  const Rational mapped = (share.up ? Rational(mean - low) : Rational(high - mean)) / (high - low);
+  return std::clamp(mapped, Rational(0), Rational(1));
 }
 
 }  // namespace
@@ -75,6 +95,27 @@ double round9(double x) {
   const double value = units < (static_cast<UInt128>(1) << 53) ? static_cast<double>(static_cast<uint64_t>(units)) / 1e9
                                                                : nearest_double(to_big(units), Big(1000000000));
   return x < 0 ? -value : value;
+}
+
+double Share::normalized(double mean) const { return std::clamp((up ? mean - low : high - mean) / (high - low), 0.0, 1.0); }
+
+double Share::normalized_error(double mean) const {
+  // The mean, the difference, the range and the quotient are each off by half a unit in the last place, 2^-53, at most.
+  return std::ldexp(4, -53) * (1 + (std::fabs(mean) + std::fabs(low) + std::fabs(high)) / (high - low));
+}
+
+Exact9 exact_share(std::span<const Share> parts, std::span<const Share> whole) {
+  Rational sum = 0, weights = 0;
+  for (const Share& share : parts) sum += to_rational(share.weight) * exact_normalized(share);
+  for (const Share& share : whole) weights += to_rational(share.weight);
+  CHECK(weights > 0);
+  const Rational exact = sum / weights;
+  const Big top = numerator(exact), bottom = denominator(exact);
+  Big units, rest;
+  divide_qr(Big(top * 1000000000), bottom, units, rest);
+  rest *= 2;
+  if (rest > bottom || (rest == bottom && bit_test(units, 0))) ++units;
+  return {nearest_double(top, bottom), static_cast<double>(static_cast<uint64_t>(units)) / 1e9};
 }
 
 }  // namespace assay::processors

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "processors/base.h"
 
@@ -62,5 +63,36 @@ double from_micro(int64_t micro);
 
 /// Rounds the exact value of x half to even at nine decimals. Requires: |x| < 2^60.
 double round9(double x);
+
+/// What one metric brings to a score: its mean mapped from [low, high] to [0, 1] (or the reverse) and clipped, and its weight.
+struct Share {
+  const Moments* moments = nullptr;
+  double low = 0, high = 1;
+  bool up = true;
+  double weight = 1;
+
+  double normalized(double mean) const;
+  /// How far normalized(moments->mean()) may lie from the exact value.
+  double normalized_error(double mean) const;
+};
+
+/// A value in [0, 1] as the double next to it, and rounded half to even at nine decimals as the exact rational that it is.
+struct Exact9 {
+  double value;
+  double rounded;
+};
+
+/// sum(weight * normalized) over `parts`, divided by the sum of the weights of `whole`, in exact rationals.
+/// Requires: that sum is positive. Cost: some microseconds a part; `round9_or` spares it.
+Exact9 exact_share(std::span<const Share> parts, std::span<const Share> whole);
+
+/// `value` rounded at nine decimals, or, when its error might turn the rounding, what `exact` says.
+template <typename Exactly>
+Exact9 round9_or(double value, double error, Exactly exact) {
+  const double units = value * 1e9;
+  const double from_tie = units - static_cast<double>(static_cast<int64_t>(units)) - 0.5;
+  if (from_tie > error * 1e9 || -from_tie > error * 1e9) return {value, round9(value)};
+  return exact();
+}
 
 }  // namespace assay::processors

@@ -1,26 +1,26 @@
 """The whole pipeline against the reference fold: counts, scores at any instant, boards, closed windows and decisions.
 
-Adversarial streams from seeds and generated fleets, graces of 45 and 10 minutes, one partition and four. The embedded log answers
-through the binary alone; on Kafka the topics themselves are read, in their own order.
+Adversarial streams from seeds and generated fleets, graces of 45 and 10 minutes, one partition and four, on both logs.
 """
 import contextlib
 import io
 import json
+import pathlib
 import random
 import subprocess
 import sys
 import time
-import unittest
 
-import place
+import harness
 
-sys.path.insert(0, str(place.SOURCE / "tests" / "oracle"))
+SOURCE = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(SOURCE / "tests" / "oracle"))
 import compare
 import reference
 from reference import DAY, HOUR, MINUTE
 
 LARGEST_RECORD_BYTES = 1048576
-MAKE_REPORTS = place.SOURCE / "tests" / "oracle" / "make_reports.py"
+MAKE_REPORTS = SOURCE / "tests" / "oracle" / "make_reports.py"
 
 
 def instants(fold, rng):
@@ -32,7 +32,7 @@ def instants(fold, rng):
             reference.first_boundary_after(some, HOUR), reference.first_boundary_after(some, 15 * MINUTE) - 1, (first + last) // 2]
 
 
-class Oracle(unittest.TestCase):
+class Oracle(harness.EndToEnd):
     def same(self, what, expected, actual, **options):
         with io.StringIO() as said, contextlib.redirect_stdout(said):
             found = compare.compare(expected, actual, **options)
@@ -49,7 +49,7 @@ class Oracle(unittest.TestCase):
             self.assertEqual(got["evidence"].get("wanted"), want.get("wanted"), f"{what} {want['ts']}")
 
     def reports(self, here, seed, grace, bad, reports):
-        rules, lines = here.dir / "rules.toml", here.dir / "reports.jsonl"
+        rules, lines = here.directory / "rules.toml", here.directory / "reports.jsonl"
         subprocess.run([sys.executable, "-B", MAKE_REPORTS, "--seed", str(seed), "--grace", grace, "--bad", str(bad), "--reports", str(reports),
                         "--days", "25", "--rules", rules, "--out", lines], check=True)
         return rules, lines
@@ -86,44 +86,49 @@ class Oracle(unittest.TestCase):
         for entity in sorted(fold.agents):
             self.same_decisions(f"promotions --history {entity}", [event for event in decisions if event["entityId"] == entity],
                                 here.json("promotions", "--history", entity) if entity in last or entity == agent else [])
-        return fold, decisions
+        self.topics(here, fold, decisions)
+        return decisions
+
+    def topics(self, here, fold, decisions):
+        """What stands on the topics, in the order of each partition."""
+        expected = reference.closed(fold)
+        actual = [json.loads(record.value) for record in here.read("eval.scores.v1")]
+        self.same("eval.scores.v1", expected, actual, ordered=True)
+        self.assertEqual(len(actual), len(expected))
+        events = [json.loads(record.value) for record in here.read("promotion.events.v1")]
+        self.same("promotion.events.v1", decisions, events, per_entity=True)
+        if "topics.partitions=1" in here.sets:  # one partition causes everything in one order
+            def place(row):
+                return row["agentId"], row["window"], row["windowEnd"]
+
+            self.assertEqual([place(row) for row in actual], [place(row) for row in expected])
+            self.same("promotion.events.v1 in its order", decisions, events)
+
+    def stream(self, log, seed, grace, partitions, bad, decided):
+        with self.subTest(log=log, seed=seed, grace=grace, partitions=partitions):
+            here = self.assay(log)
+            rules, lines = self.reports(here, seed, grace, bad, 2500)
+            here.config, here.sets = rules, [f"topics.partitions={partitions}", "log.level=warn"]
+            decided |= {event["action"] for event in self.judge(here, rules, lines, seed)}
 
     def test_embedded(self):
         decided = set()
         for seed in range(1, 13):
-            grace, partitions = ("45m", "10m")[seed % 2], (1, 4)[seed // 2 % 2]
-            with self.subTest(seed=seed, grace=grace, partitions=partitions), place.fresh() as here:
-                rules, lines = self.reports(here, seed, grace, bad=(0, 0.02)[seed // 4 % 2], reports=2500)
-                here.config, here.sets["topics.partitions"] = rules, partitions
-                _, decisions = self.judge(here, rules, lines, seed)
-                decided |= {event["action"] for event in decisions}
+            self.stream("embedded", seed, ("45m", "10m")[seed % 2], (1, 4)[seed // 2 % 2], (0, 0.02)[seed // 4 % 2], decided)
         self.assertEqual(decided, {"promote", "demote", "hold"}, "the streams no longer make every kind of decision")
+
+    def test_kafka(self):
+        self.stream("kafka", 21, "45m", 1, 0.01, set())
+        self.stream("kafka", 22, "10m", 4, 0.01, set())
 
     def test_generated_fleet(self):
         for seed, late in ((1, "0.02"), (2, "0.3")):
-            with self.subTest(seed=seed), place.fresh() as here:
-                lines = here.dir / "fleet.jsonl"
-                here.run("generate", "--agents", "12", "--reports", "6000", "--seed", str(seed), "--late", late, "--bad", "0.01", "--out", str(lines))
+            with self.subTest(seed=seed):
+                here = self.assay()
+                lines = here.directory / "fleet.jsonl"
+                here.ok("generate", "--agents", "12", "--reports", "6000", "--seed", seed, "--late", late, "--bad", "0.01", "--out", lines)
                 self.judge(here, None, lines, seed)
-
-    def test_topics_of_kafka(self):
-        for seed, grace, partitions in ((21, "45m", 1), (22, "10m", 4)):
-            with self.subTest(seed=seed), place.fresh(brokers=True) as here:
-                rules, lines = self.reports(here, seed, grace, bad=0.01, reports=2500)
-                here.config, here.sets["topics.partitions"] = rules, partitions
-                fold, decisions = self.judge(here, rules, lines, seed)
-                expected = reference.closed(fold)
-                scores = here.read_topic("eval.scores.v1")
-                actual = [json.loads(record.value) for record in scores]
-                self.same("eval.scores.v1", expected, actual, ordered=True)
-                self.assertEqual(len(actual), len(expected))
-                events = [json.loads(record.value) for record in here.read_topic("promotion.events.v1")]
-                self.same("promotion.events.v1", decisions, events, per_entity=True)
-                if partitions == 1:  # one partition causes everything in one order
-                    where = lambda row: (row["agentId"], row["window"], row["windowEnd"])
-                    self.assertEqual([where(row) for row in actual], [where(row) for row in expected])
-                    self.same("promotion.events.v1 in its order", decisions, events)
 
 
 if __name__ == "__main__":
-    place.main()
+    harness.main()
