@@ -47,7 +47,7 @@ inline constexpr MetricSpec kMetricCatalogue[] = {
   {Metric::kSubmissions, "eval_engine_eval_submissions_total", MetricKind::kCounter, false, {"outcome"},
    "Reports folded by what became of them: accepted, filtered, dead_letter."},
   {Metric::kSubmissionLatency, "eval_engine_eval_submission_latency_seconds", MetricKind::kHistogram, false, {},
-   "From the record timestamp of the report that waited longest to the commit that folded it; one value a commit."},
+   "From the record timestamp of a report to the acknowledgement of the commit that folded it."},
   {Metric::kPromotions, "eval_engine_promotions_total", MetricKind::kCounter, false, {"status", "policy"},
    "Promotion events by status and deciding policy."},
   {Metric::kPromotionLatency, "promotion_latency_seconds", MetricKind::kHistogram, false, {},

@@ -152,6 +152,12 @@ void Metrics::observe(Metric histogram, double seconds, LabelValues labels) {
   impl_->histogram(histogram, labels).Observe(seconds);
 }
 
+void Metrics::observe_all(Metric histogram, std::span<const double> seconds, LabelValues labels) {
+  std::lock_guard lock(impl_->mutex);
+  prometheus::Histogram& series = impl_->histogram(histogram, labels);
+  for (double value : seconds) series.Observe(value);
+}
+
 double Metrics::value(Metric counter_or_gauge, LabelValues labels) const {
   std::lock_guard lock(impl_->mutex);
   const Impl::Entry& e = impl_->entries[static_cast<size_t>(counter_or_gauge)];

@@ -44,6 +44,8 @@ class Metrics {
   void replace(Metric gauge, std::span<const GaugeSeries> series);
   /// Adds a value in seconds to a histogram. Buckets: 1 ms to 600 s.
   void observe(Metric histogram, double seconds, LabelValues labels = {});
+  /// Adds many at once: one lock for a commit's records.
+  void observe_all(Metric histogram, std::span<const double> seconds, LabelValues labels = {});
 
   /// Current value of a counter or gauge; 0 when the series does not exist.
   double value(Metric counter_or_gauge, LabelValues labels = {}) const;

@@ -138,8 +138,9 @@ TaskEvents Pipeline::events(Running& running) {
   e.committed = [this, decisions](const TaskSpec& spec, const CommitReport& report) {
     const processors::Tally& part = report.part;
     std::optional<double> waited_seconds;
-    if (report.oldest_input)
-      waited_seconds = static_cast<double>(std::max<int64_t>(0, system_now().value - report.oldest_input->value)) / 1000;
+    const WallTime now = system_now();
+    auto seconds_since = [now](WallTime then) { return static_cast<double>(std::max<int64_t>(0, now - then)) / 1000; };
+    if (!report.inputs.empty()) waited_seconds = seconds_since(*std::min_element(report.inputs.begin(), report.inputs.end()));
     decisions->count(metrics_, waited_seconds);
     metrics_.increment(Metric::kCommits, {spec.name});
     metrics_.observe(Metric::kCommitLatency, static_cast<double>(report.took.count()) / 1000, {spec.processor});
@@ -147,7 +148,10 @@ TaskEvents Pipeline::events(Running& running) {
     if (spec.processor == "scoring") {
       uint64_t filtered = 0, dead = 0;
       for (size_t r = 0; r < kReasonCount; ++r) (is_filtered(static_cast<Reason>(r)) ? filtered : dead) += part.refused[r];
-      if (waited_seconds) metrics_.observe(Metric::kSubmissionLatency, *waited_seconds);
+      std::vector<double> waited;
+      waited.reserve(report.inputs.size());
+      for (WallTime then : report.inputs) waited.push_back(seconds_since(then));
+      metrics_.observe_all(Metric::kSubmissionLatency, waited);
       metrics_.add(Metric::kSubmissions, static_cast<double>(part.accepted), {"accepted"});
       metrics_.add(Metric::kSubmissions, static_cast<double>(filtered), {"filtered"});
       metrics_.add(Metric::kSubmissions, static_cast<double>(dead), {"dead_letter"});

@@ -171,7 +171,7 @@ Result<Evidence> Task::gather(std::optional<CommitMark>& mark) {
 
 Result<void> Task::open(const std::atomic<bool>& stop) {
   reader_.reset();
-  oldest_input_.reset();
+  inputs_.clear();
   if (writer_ == nullptr) {
     TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
   }
@@ -235,7 +235,7 @@ Result<void> Task::fold(const Fetch& fetch) {
   const bool input = fetch.from.topic != names_.full(Topic::kConfig);
   for (const RecordView& record : fetch.records) {
     TRY(fold_->add(fetch.from, record));
-    if (input && (!oldest_input_ || record.timestamp < *oldest_input_)) oldest_input_ = record.timestamp;
+    if (input) inputs_.push_back(record.timestamp);
   }
   fold_->advance(fetch.from, fetch.next);
   return {};
@@ -250,8 +250,8 @@ Result<void> Task::commit() {
   TRY(writer_->prepare(std::move(commit.transaction)));
   TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
   TRY(persist(commit, places.back()));
-  if (events_.committed) events_.committed(spec_, {commit.manifest, part, oldest_input_, since(started)});
-  oldest_input_.reset();
+  if (events_.committed) events_.committed(spec_, {commit.manifest, part, inputs_, since(started)});
+  inputs_.clear();
   return {};
 }
 

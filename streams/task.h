@@ -27,7 +27,7 @@ struct TaskOptions {
 struct CommitReport {
   const Manifest& manifest;
   const processors::Tally& part;         // what became of this commit's input records
-  std::optional<WallTime> oldest_input;  // timestamp of the input record that waited longest; nothing: only rules were folded
+  std::span<const WallTime> inputs;      // timestamps of the input records, in folding order; rules are not among them
   Milliseconds took;
 };
 
@@ -76,7 +76,7 @@ class Task {
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Fold> fold_;
-  std::optional<WallTime> oldest_input_;  // of what is staged
+  std::vector<WallTime> inputs_;  // timestamps of what is staged
 };
 
 /// The manifests of a task in (after, up to] of its partition, in order. `after` < 0 reads from the start.
