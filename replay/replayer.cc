@@ -148,6 +148,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
     if (!w.manifests.empty())
       for (const streams::InputRange& range : w.manifests.front().second.ranges)
         if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
+    streams::Refolder refolder(log, names);
     for (const auto& [offset, manifest] : w.manifests) {
       {
         std::lock_guard lock(mutex);
@@ -155,7 +156,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       }
       for (const streams::InputRange& range : manifest.ranges)
         if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
-      TRY_ASSIGN(streams::Commit commit, streams::refold(log, names, *fold, manifest, Manifest::hash(manifest.encode())));
+      TRY_ASSIGN(streams::Commit commit, refolder.fold(*fold, manifest, Manifest::hash(manifest.encode())));
       if (options.check_outputs) {
         TRY_ASSIGN(int64_t checked, check_outputs(commit, names, written));
         w.result.outputs += checked;

@@ -64,40 +64,43 @@ Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const 
   return out;
 }
 
-Result<Commit> refold(Log& log, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
+Result<void> Refolder::fold_range(Fold& fold, const InputRange& range) {
+  const TopicPartition tp{names_.full(range.tp.topic), range.tp.partition};
+  Source& source = sources_[tp];
+  if (source.reader == nullptr || source.at != range.from) {
+    source = Source();
+    TRY_ASSIGN(source.reader, log_.open_reader({{tp, range.from}}));
+    source.fetch.next = range.from;
+  }
+  Fetch& fetch = source.fetch;
+  const auto started = Steady::now();
+  for (;;) {
+    while (source.used < fetch.records.size() && fetch.records[source.used].offset < range.to) {
+      TRY(fold.add(tp, fetch.records[source.used]));
+      ++source.used;
+    }
+    if (source.used < fetch.records.size() || fetch.next >= range.to) break;
+    TRY_ASSIGN(auto next, source.reader->poll(Milliseconds(500), 5000));
+    if (next) {
+      fetch = std::move(*next);
+      source.used = 0;
+    } else if (since(started) > kPatience) {
+      return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(range.to.value)};
+    }
+  }
+  source.at = range.to;
+  fold.advance(tp, range.to);
+  return {};
+}
+
+Result<Commit> Refolder::fold(Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
   auto differs = [&](std::string what) {
     return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
   };
   if (manifest.sequence != fold.meta().sequence + 1)
     return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
   fold.begin(manifest.instant);
-  std::map<TopicPartition, std::unique_ptr<LogReader>> readers;
-  std::map<TopicPartition, std::pair<Fetch, size_t>> pending;
-  for (const InputRange& range : manifest.ranges) {
-    const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
-    auto& reader = readers[tp];
-    if (reader == nullptr) {
-      TRY_ASSIGN(reader, log.open_reader({{tp, range.from}}));
-    }
-    auto& [fetch, used] = pending[tp];
-    const auto started = Steady::now();
-    for (bool done = false; !done;) {
-      while (used < fetch.records.size() && fetch.records[used].offset < range.to) {
-        TRY(fold.add(tp, fetch.records[used]));
-        ++used;
-      }
-      done = used < fetch.records.size() || fetch.next >= range.to;
-      if (done) break;
-      TRY_ASSIGN(auto next, reader->poll(Milliseconds(500), 5000));
-      if (next) {
-        fetch = std::move(*next);
-        used = 0;
-      } else if (since(started) > kPatience) {
-        return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(range.to.value)};
-      }
-    }
-    fold.advance(tp, range.to);
-  }
+  for (const InputRange& range : manifest.ranges) TRY(fold_range(fold, range));
   Commit commit = fold.finish();
   if (commit.manifest.delivered != manifest.delivered)
     return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " + std::to_string(manifest.delivered));
@@ -185,8 +188,9 @@ Result<void> Task::open() {
 Result<void> Task::catch_up(const CommitMark& mark) {
   const Offset from = fold_->meta().sequence == 0 ? Offset(0) : fold_->meta().manifest_offset + 1;
   TRY_ASSIGN(auto manifests, read_manifests(log_, names_, spec_, fold_->meta().sequence, from, mark.manifest_offset));
+  Refolder refolder(log_, names_);
   for (const auto& [offset, manifest] : manifests) {
-    auto commit = refold(log_, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
+    auto commit = refolder.fold(*fold_, manifest, Manifest::hash(manifest.encode()));
     if (!commit) {
       if (commit.error().code != Errc::kParity) return commit.error();
       return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,8 +69,28 @@ class Task {
 Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after_sequence,
                                                                 Offset from, Offset last);
 
-/// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
-/// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
-Result<Commit> refold(Log& log, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash);
+/// Folds manifests of one task again, outputs suppressed. It goes on reading where the manifest before ended: opening a reader
+/// costs a broker far more than the records of a commit.
+class Refolder {
+ public:
+  Refolder(Log& log, const TopicNames& names) : log_(log), names_(names) {}
+
+  /// Folds exactly what the manifest says and compares. On success the commit is staged and returned.
+  /// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
+  Result<Commit> fold(Fold& fold, const Manifest& manifest, const std::string& manifest_hash);
+
+ private:
+  struct Source {
+    std::unique_ptr<LogReader> reader;
+    Offset at;  // everything before it was folded or passed over
+    Fetch fetch;
+    size_t used = 0;
+  };
+  Result<void> fold_range(Fold& fold, const InputRange& range);
+
+  Log& log_;
+  const TopicNames& names_;
+  std::map<TopicPartition, Source> sources_;
+};
 
 }  // namespace assay::streams
