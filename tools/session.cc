@@ -187,7 +187,12 @@ Result<Json> answer(const QueryTarget& target, std::string_view query, const Que
   if (query == "scoreboard") return scoreboard(target, params);
   if (query == "digest") return streams::query_digests(target.stores, target.names, param(params, "recompute") == "1");
   if (query == "tally") return streams::query_tally(target.stores, target.names, param(params, "processor", "scoring"));
-  if (query == "pools") return collect(target, "allocation", &processors::pools_json);
+  if (query == "pools") {
+    TRY_ASSIGN(Json rows, collect(target, "allocation", &processors::pools_json));
+    if (param(params, "waiting").empty())  // a gauge's business, not a member of the documented row
+      for (Json& row : rows.as_array()) std::erase_if(row.as_object(), [](const auto& member) { return member.first == "waiting"; });
+    return rows;
+  }
   const std::string id = param(params, "history");
   if (query == "promotions") return id.empty() ? collect(target, "promotion", &processors::promotions_json) : history(target, Topic::kPromotions, id);
   if (query == "allocations") return id.empty() ? collect(target, "allocation", &processors::allocations_json) : history(target, Topic::kAllocations, id);
