@@ -151,7 +151,8 @@ state::Digest scoring_row_digest(std::string_view key, std::string_view value) {
   } else if (key.starts_with('D') && key.size() > 2 + kDedupeSuffix) {
     const std::string_view agent = key.substr(1, key.size() - 2 - kDedupeSuffix);
     std::vector<Dedupe::Entry> entries;
-    if (!Dedupe::decode(state::read_be64(key.substr(key.size() - kDedupeSuffix)), value, entries)) return state::Digest::of_row(key, value);
+    if (!Dedupe::decode(state::read_be64(key.substr(key.size() - kDedupeSuffix)), value, entries))
+      return state::Digest::of_row(key, value);
     for (const Dedupe::Entry& entry : entries) digest += Dedupe::entry_digest(agent, entry);
   } else {
     digest = state::Digest::of_row(key, value);

@@ -32,7 +32,7 @@ struct AgentState {
   bool dirty = false;
   uint64_t used_in_commit = 0;
   size_t bytes = 0;
-  Offset last_offset;  // of the report accepted last
+  Offset last_offset;                  // of the report accepted last
   std::vector<uint32_t> last_metrics;  // of that report: the next mostly carries the same
 
   size_t approximate_bytes() const;

@@ -486,7 +486,10 @@ Result<Json> pools_json(const state::Reader& reader) {
     if (divisions != nullptr)
       for (const auto& [division, part] : divisions->as_object()) waiting += integer_of(part, "waiting");
     Json row = Json::object().set("pool", name).set("unit", entry.pool.unit).set("capacity", capacity).set("used", used);
-    row.set("reserved", reserved).set("available", capacity - used - reserved).set("waiting", waiting).set("quotas", std::move(quotas));
+    row.set("reserved", reserved)
+        .set("available", capacity - used - reserved)
+        .set("waiting", waiting)
+        .set("quotas", std::move(quotas));
     shown.push_back(std::move(row));
   }
   return shown;

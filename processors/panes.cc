@@ -147,13 +147,15 @@ WindowContent Panes::content(int64_t start, int64_t end) const {
   auto add = [&](int64_t, const Pane& pane) {
     out.samples += pane.samples;
     merge_cells(out.cells, pane.cells);
-    if (last == nullptr || std::tie(pane.last_timestamp, pane.last_id) > std::tie(last->last_timestamp, last->last_id)) last = &pane;
+    if (last == nullptr || std::tie(pane.last_timestamp, pane.last_id) > std::tie(last->last_timestamp, last->last_id))
+      last = &pane;
   };
   const int64_t settled_start = std::max(floor_to(start + kHourMs - 1, kHourMs), settled_from_);
   const int64_t settled_end = std::min(floor_to(end, kHourMs), settled_to_);
   if (settled_start < settled_end) {
     for_each(start, settled_start, add);
-    for (auto it = settled_.lower_bound(settled_start); it != settled_.end() && it->first < settled_end; ++it) add(it->first, it->second);
+    for (auto it = settled_.lower_bound(settled_start); it != settled_.end() && it->first < settled_end; ++it)
+      add(it->first, it->second);
     for_each(settled_end, end, add);
   } else {
     for_each(start, end, add);

@@ -125,7 +125,7 @@ class Panes {
   int64_t rolled_to_ = kNever;  // the minute of the last horizon
   std::vector<std::pair<Grain, int64_t>> touched_;
   state::Digest removed_;
-  Pane* last_ = nullptr;      // the pane used last: reports of an agent come in runs
+  Pane* last_ = nullptr;  // the pane used last: reports of an agent come in runs
   int64_t last_start_ = kNever;
 
   // Derived and never stored: the hours of [settled_from_, settled_to_) that hold something, by start.

@@ -23,7 +23,7 @@ struct Input {
   Topic topic;
   int32_t partition = 0;
   const RecordView* record = nullptr;
-  Id cause;             // the record's own id for records made inside; records from outside have place_id(), made when asked for
+  Id cause;  // the record's own id for records made inside; records from outside have place_id(), made when asked for
 };
 
 /// One record to write; the task adds partition, writer header and timestamp.
@@ -39,7 +39,7 @@ struct Output {
 struct DeadLetter {
   Reason reason;
   std::string detail;
-  Topic topic;             // where it came from
+  Topic topic;  // where it came from
   int32_t partition = 0;
   Offset offset;
   WallTime timestamp;
@@ -62,7 +62,11 @@ struct Outputs {
   std::vector<DeadLetter> dead_letters;
   Tally tally;
 
-  void clear() { records.clear(); dead_letters.clear(); tally = {}; }
+  void clear() {
+    records.clear();
+    dead_letters.clear();
+    tally = {};
+  }
 };
 
 /// The processor's rows: what is staged over what is stored. Keys are the processor's own; the task keeps its meta elsewhere.
@@ -118,7 +122,10 @@ class Processor {
 class IdSequence {
  public:
   explicit IdSequence(std::string_view processor) : processor_(processor) {}
-  void start(const Id& cause) { cause_ = cause; next_ = 0; }
+  void start(const Id& cause) {
+    cause_ = cause;
+    next_ = 0;
+  }
   Id next() { return derived_id(cause_, processor_, next_++); }
   const Id& cause() const { return cause_; }
 

@@ -16,13 +16,15 @@ constexpr Window kClosingOrder[] = {Window::k7d, Window::k24h, Window::k1h};
 
 constexpr int64_t closing_step_ms(Window w) { return w == Window::k7d ? kDayMs : kHourMs; }
 
-
 Id cause_of(const Input& input) { return place_id(topic_spec(input.topic).name, input.partition, input.record->offset); }
 
 }  // namespace
 
 void append_merkle_leaf_head(const RecordView& record, state::Encoder& head) {
-  head.i(record.timestamp.value).u(record.key.has_value() ? 1 : 0).bytes(record.key.value_or("")).u(record.value.has_value() ? 1 : 0);
+  head.i(record.timestamp.value)
+      .u(record.key.has_value() ? 1 : 0)
+      .bytes(record.key.value_or(""))
+      .u(record.value.has_value() ? 1 : 0);
 }
 
 const std::vector<ConfigKind>& Scoring::config_kinds() {
@@ -75,18 +77,20 @@ void Scoring::process(const Input& input, Outputs& outputs) {
   ++range_tally_.delivered;
 
   if (record.key.value_or("").size() + record.value.value_or("").size() > static_cast<size_t>(kMaxRecordBytes))
-    return dead_letter(input, Reason::kTooLarge, "key and value together are larger than " + std::to_string(kMaxRecordBytes) + " bytes", outputs);
+    return dead_letter(input, Reason::kTooLarge,
+                       "key and value together are larger than " + std::to_string(kMaxRecordBytes) + " bytes", outputs);
   Reject reject;
   const EvalReport* report = decoder_.decode(record, &reject);
   if (report == nullptr) return dead_letter(input, reject.reason, std::move(reject.detail), outputs);
   outputs.tally.unknown_fields += report->unknown_fields;
   if (record.key != report->agent_id)
     return dead_letter(input, Reason::kKeyMismatch,
-                       record.key ? "the key differs from the agent id" : "the record has no key; it must be the agent id", outputs);
+                       record.key ? "the key differs from the agent id" : "the record has no key; it must be the agent id",
+                       outputs);
   if (report->timestamp.value > record.timestamp.value + kFutureMs)
     return dead_letter(input, Reason::kTimestampInFuture,
-                       "timestamp " + format_rfc3339_ms(report->timestamp.value) + " is more than 5 minutes after the record's own, " +
-                           format_rfc3339_ms(record.timestamp.value),
+                       "timestamp " + format_rfc3339_ms(report->timestamp.value) +
+                           " is more than 5 minutes after the record's own, " + format_rfc3339_ms(record.timestamp.value),
                        outputs);
 
   AgentState& state = agent(report->agent_id);
@@ -104,7 +108,8 @@ void Scoring::process(const Input& input, Outputs& outputs) {
     if (const Dedupe::Entry* seen = state.dedupe.find(id_hash, state.clock - rules_->scoring.dedupe_ms)) {
       if (seen->content_hash == content) return filter(Reason::kDuplicate);
       return dead_letter(input, Reason::kConflictingDuplicate,
-                         "another report with id " + std::string(id) + " was accepted at " + format_rfc3339_ms(seen->timestamp), outputs);
+                         "another report with id " + std::string(id) + " was accepted at " + format_rfc3339_ms(seen->timestamp),
+                         outputs);
     }
   }
   if (state.horizon != Panes::kNever && timestamp < state.horizon) return filter(Reason::kLate);
@@ -173,7 +178,7 @@ void Scoring::close_windows(const Input& input, AgentState& state, int64_t horiz
   bool started = false;
   for (int64_t end = floor_to(state.horizon, kHourMs) + kHourMs; end <= horizon; end += kHourMs) {
     if (end - window_size_ms(Window::k7d) >= data_end) break;  // no window from here on holds a report
-    state.panes.settle(end);  // the clock went past it by the grace
+    state.panes.settle(end);                                   // the clock went past it by the grace
     for (Window window : kClosingOrder) {
       if (end % closing_step_ms(window) != 0) continue;
       const WindowContent content = state.panes.content(end - window_size_ms(window), end);
@@ -195,8 +200,8 @@ void Scoring::emit_live(AgentState& state, Outputs& outputs) {
     const WindowContent content = state.panes.content(end - window_size_ms(window), end);
     const AgentScore score = score_window(state.id, window, end, content, rules_->scoring, names_);
     // One key per agent and window, so that compaction keeps the newest of each.
-    outputs.records.push_back({Topic::kScoresLive, state.id + "/" + std::string(window_name(window)), score.to_json(rules_version_, instant_),
-                               ids.next(), ids.cause(), range_partition_});
+    outputs.records.push_back({Topic::kScoresLive, state.id + "/" + std::string(window_name(window)),
+                               score.to_json(rules_version_, instant_), ids.next(), ids.cause(), range_partition_});
   }
 }
 
@@ -214,8 +219,8 @@ void Scoring::emit_range(Outputs& outputs) {
   Json data = Json::object();
   data.set("delivered", range_tally_.delivered).set("accepted", range_tally_.accepted).set("refused", std::move(refused));
   data.set("merkleRoot", to_hex(as_bytes(merkle_.root())));
-  outputs.records.push_back(audit_output(ids.next(), ids.cause(), "eval.submit", kActor, format_rfc3339_ms(instant_.value), std::move(source),
-                                         std::move(data)));
+  outputs.records.push_back(audit_output(ids.next(), ids.cause(), "eval.submit", kActor, format_rfc3339_ms(instant_.value),
+                                         std::move(source), std::move(data)));
 }
 
 void Scoring::before_commit(WallTime instant, Outputs& outputs) {

@@ -21,8 +21,9 @@ class FoldedChain {
         auto step = processors::fold_audit_record(record, stamp, state_);
         if (auto* row = std::get_if<processors::AuditRow>(&step)) return std::optional<processors::AuditRow>(std::move(*row));
         if (auto* gap = std::get_if<processors::InputGap>(&step))
-          return Error{Errc::kIncomplete, "INPUT_GAP: folding audit-events at offset " + std::to_string(record.offset.value) + ": writer " + gap->writer +
-                                              " continues with record " + std::to_string(gap->found) + " instead of " + std::to_string(gap->expected)};
+          return Error{Errc::kIncomplete, "INPUT_GAP: folding audit-events at offset " + std::to_string(record.offset.value) +
+                                              ": writer " + gap->writer + " continues with record " + std::to_string(gap->found) +
+                                              " instead of " + std::to_string(gap->expected)};
       }
       if (fetch_.next >= end_) return std::optional<processors::AuditRow>();
       TRY_ASSIGN(auto fetch, reader_.poll(streams::Milliseconds(1000), 5000));
@@ -45,7 +46,9 @@ class FoldedChain {
 Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain) {
   const TopicPartition tp{names.full(Topic::kAudit), 0};
   TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
-  if (range.start > Offset(0)) return Error{Errc::kIncomplete, to_string(tp) + " begins at " + std::to_string(range.start.value) + ": the chain cannot be folded from its start"};
+  if (range.start > Offset(0))
+    return Error{Errc::kIncomplete,
+                 to_string(tp) + " begins at " + std::to_string(range.start.value) + ": the chain cannot be folded from its start"};
   TRY_ASSIGN(auto reader, log.open_reader({{tp, range.start}}));
   FoldedChain folded(*reader, range.end);
   int64_t rows = 0;
@@ -58,8 +61,8 @@ Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& name
       if (!row) return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has no record in " + to_string(tp)};
       stored.row.sequence = row->sequence;  // a line does not carry it
       if (!(stored.row == *row))
-        return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has hash " + to_hex(as_bytes(stored.row.hash)) + "; folded again it is " + row->id +
-                                        " with hash " + to_hex(as_bytes(row->hash))};
+        return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has hash " + to_hex(as_bytes(stored.row.hash)) +
+                                        "; folded again it is " + row->id + " with hash " + to_hex(as_bytes(row->hash))};
       ++rows;
     }
   }

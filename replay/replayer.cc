@@ -41,7 +41,8 @@ class WrittenRecords {
         auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
         if (!stamp) continue;
         // A record written twice (a lost answer) has the same counter; readers drop the second, so the first stands.
-        auto& written = by_writer_[to_string(TopicPartition{std::string(names_.bare(tp.topic)), tp.partition}) + "|" + std::string(stamp->writer)];
+        auto& written = by_writer_[to_string(TopicPartition{std::string(names_.bare(tp.topic)), tp.partition}) + "|" +
+                                   std::string(stamp->writer)];
         written.try_emplace(stamp->n, fingerprint(record.header(kHeaderId).value_or(""), record.key, record.value));
       }
       at = fetch->next;
@@ -61,7 +62,9 @@ class WrittenRecords {
   std::unordered_map<std::string, std::unordered_map<int64_t, UInt128>> by_writer_;
 };
 
-std::optional<std::string_view> view(const std::optional<std::string>& s) { return s ? std::optional<std::string_view>(*s) : std::nullopt; }
+std::optional<std::string_view> view(const std::optional<std::string>& s) {
+  return s ? std::optional<std::string_view>(*s) : std::nullopt;
+}
 
 /// Topics whose old records may be gone by design: compaction keeps only the newest of a key.
 bool may_be_compacted(const streams::TopicNames& names, const TopicPartition& tp) {
@@ -84,8 +87,8 @@ Result<int64_t> check_outputs(const streams::Commit& commit, const streams::Topi
     CHECK(stamp.has_value());
     const TopicPartition place{std::string(names.bare(record.to.topic)), record.to.partition};
     const UInt128* on_log = written.find(to_string(place) + "|" + std::string(stamp->writer), stamp->n);
-    const std::string which = "record " + std::to_string(stamp->n) + " of " + std::string(stamp->writer) + " on " + to_string(place) + " (manifest " +
-                              std::to_string(commit.manifest.sequence) + ")";
+    const std::string which = "record " + std::to_string(stamp->n) + " of " + std::string(stamp->writer) + " on " +
+                              to_string(place) + " (manifest " + std::to_string(commit.manifest.sequence) + ")";
     if (on_log == nullptr) {
       if (may_be_compacted(names, record.to)) continue;
       return Error{Errc::kIncomplete, "comparing outputs: " + which + " is not on the log"};
@@ -100,7 +103,8 @@ Result<int64_t> check_outputs(const streams::Commit& commit, const streams::Topi
 
 }  // namespace
 
-Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores, const ReplayOptions& options) {
+Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores,
+                                               const ReplayOptions& options) {
   const streams::TopicNames& names = options.names;
   struct Work {
     TaskSpec spec;
@@ -144,10 +148,12 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
     TRY_ASSIGN(auto store, stores(w.spec.name));
     TRY_ASSIGN(auto fold, Fold::open(w.spec, names, *store));
     if (fold->meta().sequence != 0)
-      return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh (manifest " + std::to_string(fold->meta().sequence) + ")"};
+      return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh (manifest " +
+                                       std::to_string(fold->meta().sequence) + ")"};
     if (!w.manifests.empty())
       for (const streams::InputRange& range : w.manifests.front().second.ranges)
-        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
+        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
+          fold->set_position(tp, range.from);
     streams::RangeReader ranges(log);
     for (const auto& [offset, manifest] : w.manifests) {
       {
@@ -155,7 +161,8 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
         if (failure) return {};
       }
       for (const streams::InputRange& range : manifest.ranges)
-        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp)) fold->set_position(tp, range.from);
+        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
+          fold->set_position(tp, range.from);
       TRY_ASSIGN(streams::Commit commit, streams::refold(ranges, names, *fold, manifest, Manifest::hash(manifest.encode())));
       if (options.check_outputs) {
         TRY_ASSIGN(int64_t checked, check_outputs(commit, names, written));
@@ -193,8 +200,8 @@ Result<void> compare_stores(const std::string& task, const state::Reader& rebuil
   TRY_ASSIGN(streams::TaskMeta a, streams::read_meta(rebuilt));
   TRY_ASSIGN(streams::TaskMeta b, streams::read_meta(running));
   if (a.sequence != b.sequence)
-    return Error{Errc::kIncomplete, "comparing " + task + ": rebuilt up to manifest " + std::to_string(a.sequence) + ", running at " +
-                                        std::to_string(b.sequence)};
+    return Error{Errc::kIncomplete, "comparing " + task + ": rebuilt up to manifest " + std::to_string(a.sequence) +
+                                        ", running at " + std::to_string(b.sequence)};
   if (a.digest == b.digest) return {};
   std::map<std::string, std::string> rows;
   TRY(rebuilt.scan("", [&](std::string_view key, std::string_view value) {
@@ -213,7 +220,8 @@ Result<void> compare_stores(const std::string& task, const state::Reader& rebuil
     return difference.empty();
   }));
   if (difference.empty() && !rows.empty()) difference = "key " + to_hex(rows.begin()->first) + " is only in the rebuilt store";
-  return Error{Errc::kParity, "comparing " + task + ": digest " + a.digest.hex() + " rebuilt, " + b.digest.hex() + " running; " + difference};
+  return Error{Errc::kParity,
+               "comparing " + task + ": digest " + a.digest.hex() + " rebuilt, " + b.digest.hex() + " running; " + difference};
 }
 
 }  // namespace assay::replay

@@ -18,9 +18,9 @@ namespace assay::replay {
 struct ReplayOptions {
   streams::TopicNames names;
   processors::ScoringOptions scoring;
-  std::optional<WallTime> until;   // behaviour: manifests of a later instant are left out
-  bool check_outputs = true;       // behaviour: compare every output record with the one on the log
-  unsigned threads = 0;            // performance; 0: one per core
+  std::optional<WallTime> until;  // behaviour: manifests of a later instant are left out
+  bool check_outputs = true;      // behaviour: compare every output record with the one on the log
+  unsigned threads = 0;           // performance; 0: one per core
   /// Told after each manifest, from any thread: records delivered so far over all tasks, and how many there will be.
   std::function<void(int64_t done, int64_t total)> progress;
 };
@@ -29,7 +29,7 @@ struct ReplayedTask {
   std::string task;
   int64_t manifests = 0;
   int64_t delivered = 0;
-  int64_t outputs = 0;   // records compared with the log
+  int64_t outputs = 0;  // records compared with the log
   state::Digest digest;
 };
 
@@ -37,7 +37,8 @@ struct ReplayedTask {
 /// as the log has them, and, with check_outputs, each output record byte for byte.
 /// Errors: kParity naming the first difference (task, manifest, record); kIncomplete when records or manifests are gone;
 /// kRefused when a store is not fresh.
-Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores, const ReplayOptions& options);
+Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores,
+                                               const ReplayOptions& options);
 
 /// Compares rebuilt stores with those of the running system, row by row where the digests differ.
 /// Only commits that both have are compared: a running system goes on. Errors: kParity naming task, key and both values.

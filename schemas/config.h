@@ -24,10 +24,10 @@ struct MetricRule {
   std::string division = "*";
   std::string window = "*";
   std::string metric = "*";
-  bool up = true;      // direction: "up" maps low -> 0 and high -> 1, "down" the reverse
+  bool up = true;  // direction: "up" maps low -> 0 and high -> 1, "down" the reverse
   double low = 0;
-  double high = 1;     // high > low
-  double weight = 1;   // >= 0, finite
+  double high = 1;    // high > low
+  double weight = 1;  // >= 0, finite
   bool operator==(const MetricRule&) const = default;
 };
 
@@ -40,14 +40,15 @@ struct ScoringRules {
 
 struct PromotionRules {
   double enter = 0.85;
-  double leave = 0.80;       // <= enter
+  double leave = 0.80;  // <= enter
   int64_t min_samples = 5;
   int64_t cooldown_ms = 24 * kHourMs;
   int64_t max_per_week = 2;
   bool operator==(const PromotionRules&) const = default;
 };
 
-/// Local policy gate; ids are the ones outside harnesses know: sentinel-deny-pool, sentinel-max-delta, sentinel-min-confidence, sentinel-allow.
+/// Local policy gate; ids are the ones outside harnesses know: sentinel-deny-pool, sentinel-max-delta, sentinel-min-confidence,
+/// sentinel-allow.
 struct PolicyRules {
   std::vector<std::string> deny_pools;  // globs; a grant from such a pool is denied
   double max_delta = 5;                 // a grant of more units of its pool is denied
@@ -121,7 +122,8 @@ std::string_view config_kind_name(ConfigKind kind);  // "scoring" ...
 /// Body of one kind as JSON (the names of the TOML keys), and back. Unknown members and bad values are errors (kUsage),
 /// every one of them named in the message.
 Json rules_to_json(const Rules& rules, ConfigKind kind);
-/// Sets the members that the body has and leaves the others; an array replaces the whole array. Nothing is set when there are problems.
+/// Sets the members that the body has and leaves the others; an array replaces the whole array. Nothing is set when there are
+/// problems.
 std::vector<ConfigProblem> apply_members(const Json& body, ConfigKind kind, Rules& rules);
 /// The same, but what can be read is set beside what cannot: for finding further problems, not for use.
 std::vector<ConfigProblem> read_members(const Json& body, ConfigKind kind, Rules& rules);

@@ -10,17 +10,25 @@ namespace assay::schemas {
 
 int exit_code(Errc code) {
   switch (code) {
-    case Errc::kUsage: return 2;
-    case Errc::kUnhealthy: return 3;
+    case Errc::kUsage:
+      return 2;
+    case Errc::kUnhealthy:
+      return 3;
     case Errc::kTampered:
-    case Errc::kCorrupt: return 4;
+    case Errc::kCorrupt:
+      return 4;
     case Errc::kRefused:
-    case Errc::kFenced: return 5;
-    case Errc::kUnreachable: return 6;
-    case Errc::kParity: return 7;
+    case Errc::kFenced:
+      return 5;
+    case Errc::kUnreachable:
+      return 6;
+    case Errc::kParity:
+      return 7;
     case Errc::kIncomplete:
-    case Errc::kOutOfRange: return 8;
-    default: return 1;
+    case Errc::kOutOfRange:
+      return 8;
+    default:
+      return 1;
   }
 }
 

@@ -39,9 +39,9 @@ class Sha256 {
 
 inline std::string_view as_bytes(const Sha256Digest& d) { return {reinterpret_cast<const char*>(d.data()), d.size()}; }
 
-std::string to_hex(std::string_view bytes);  // lower case
-Result<std::string> from_hex(std::string_view text);  // lower case only; Errors: kCorrupt
-std::string to_base64(std::string_view bytes);        // standard alphabet, padded
+std::string to_hex(std::string_view bytes);              // lower case
+Result<std::string> from_hex(std::string_view text);     // lower case only; Errors: kCorrupt
+std::string to_base64(std::string_view bytes);           // standard alphabet, padded
 Result<std::string> from_base64(std::string_view text);  // canonical only: from(x) succeeds iff to(from(x)) == x
 
 /// 128-bit identity of a record: derived from its cause, never drawn.

@@ -47,11 +47,11 @@ struct OutRecord {
 };
 
 /// Header names that the system writes on its own records.
-inline constexpr std::string_view kHeaderId = "assay-id";            // 32 hex: the record's own id
-inline constexpr std::string_view kHeaderCause = "assay-cause";      // 32 hex: the id of what caused it
-inline constexpr std::string_view kHeaderWriter = "assay-writer";    // "<task>/<lineage>/<n>", n from 0 without holes
-inline constexpr std::string_view kHeaderReason = "assay-reason";    // dead letters: reason code
-inline constexpr std::string_view kHeaderDetail = "assay-detail";    // dead letters: one sentence
-inline constexpr std::string_view kHeaderSource = "assay-source";    // dead letters: "<topic>/<partition>/<offset>"
+inline constexpr std::string_view kHeaderId = "assay-id";          // 32 hex: the record's own id
+inline constexpr std::string_view kHeaderCause = "assay-cause";    // 32 hex: the id of what caused it
+inline constexpr std::string_view kHeaderWriter = "assay-writer";  // "<task>/<lineage>/<n>", n from 0 without holes
+inline constexpr std::string_view kHeaderReason = "assay-reason";  // dead letters: reason code
+inline constexpr std::string_view kHeaderDetail = "assay-detail";  // dead letters: one sentence
+inline constexpr std::string_view kHeaderSource = "assay-source";  // dead letters: "<topic>/<partition>/<offset>"
 
 }  // namespace assay::schemas

@@ -86,8 +86,8 @@ class [[nodiscard]] Result<void> {
 }  // namespace assay::schemas
 
 /// Aborts when a programmer's assumption does not hold; stays on in every build.
-#define CHECK(condition) \
-  do {                   \
+#define CHECK(condition)                                                              \
+  do {                                                                                \
     if (!(condition)) ::assay::schemas::check_failed(#condition, __FILE__, __LINE__); \
   } while (false)
 
@@ -95,14 +95,12 @@ class [[nodiscard]] Result<void> {
 #define ASSAY_CONCAT(a, b) ASSAY_CONCAT_INNER(a, b)
 
 /// TRY(expr): returns the error of a Result<void>; TRY_ASSIGN(auto x, expr): binds the value or returns the error.
-#define TRY(expression)                                                   \
-  do {                                                                    \
-    if (auto try_result = (expression); !try_result.has_value())          \
-      return std::move(try_result.error());                               \
+#define TRY(expression)                                                                                \
+  do {                                                                                                 \
+    if (auto try_result = (expression); !try_result.has_value()) return std::move(try_result.error()); \
   } while (false)
-#define TRY_ASSIGN_INNER(result, declaration, expression) \
-  auto result = (expression);                             \
+#define TRY_ASSIGN_INNER(result, declaration, expression)    \
+  auto result = (expression);                                \
   if (!result.has_value()) return std::move(result.error()); \
   declaration = std::move(result).value()
-#define TRY_ASSIGN(declaration, expression) \
-  TRY_ASSIGN_INNER(ASSAY_CONCAT(try_result_, __LINE__), declaration, expression)
+#define TRY_ASSIGN(declaration, expression) TRY_ASSIGN_INNER(ASSAY_CONCAT(try_result_, __LINE__), declaration, expression)

@@ -20,13 +20,19 @@ struct StrongInt {
   constexpr StrongInt operator+(int64_t n) const { return StrongInt(value + n); }
   constexpr StrongInt operator-(int64_t n) const { return StrongInt(value - n); }
   constexpr int64_t operator-(StrongInt other) const { return value - other.value; }
-  constexpr StrongInt& operator++() { ++value; return *this; }
-  constexpr StrongInt& operator+=(int64_t n) { value += n; return *this; }
+  constexpr StrongInt& operator++() {
+    ++value;
+    return *this;
+  }
+  constexpr StrongInt& operator+=(int64_t n) {
+    value += n;
+    return *this;
+  }
 };
 
 using Offset = StrongInt<struct OffsetTag>;        // place of a record in a partition
 using EventTime = StrongInt<struct EventTimeTag>;  // ms since the Unix epoch, as a producer said
-using WallTime = StrongInt<struct WallTimeTag>;    // ms since the Unix epoch, as a machine said (record timestamps, commit instants)
+using WallTime = StrongInt<struct WallTimeTag>;  // ms since the Unix epoch, as a machine said (record timestamps, commit instants)
 
 constexpr int64_t kSecondMs = 1000;
 constexpr int64_t kMinuteMs = 60 * kSecondMs;

@@ -18,8 +18,14 @@ class Digest {
 
   void add(std::string_view entry) { sum_ += xxh3_128(entry); }
   void remove(std::string_view entry) { sum_ -= xxh3_128(entry); }
-  Digest& operator+=(Digest other) { sum_ += other.sum_; return *this; }
-  Digest& operator-=(Digest other) { sum_ -= other.sum_; return *this; }
+  Digest& operator+=(Digest other) {
+    sum_ += other.sum_;
+    return *this;
+  }
+  Digest& operator-=(Digest other) {
+    sum_ -= other.sum_;
+    return *this;
+  }
   bool operator==(const Digest&) const = default;
 
   std::string hex() const;  // 32 digits

@@ -10,7 +10,8 @@ namespace {
 
 using Table = std::map<std::string, std::string, std::less<>>;
 
-Result<void> scan_table(const Table& table, std::string_view prefix, const std::function<bool(std::string_view, std::string_view)>& row) {
+Result<void> scan_table(const Table& table, std::string_view prefix,
+                        const std::function<bool(std::string_view, std::string_view)>& row) {
   for (auto it = table.lower_bound(prefix); it != table.end() && it->first.starts_with(prefix); ++it)
     if (!row(it->first, it->second)) break;
   return {};

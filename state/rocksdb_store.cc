@@ -27,7 +27,8 @@ Error from_status(const std::string& attempted, const std::string& dir, const ro
 rocksdb::Slice slice(std::string_view s) { return {s.data(), s.size()}; }
 std::string_view view(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
 
-Result<std::optional<std::string>> get_row(rocksdb::DB& db, const std::string& dir, const rocksdb::ReadOptions& options, std::string_view key) {
+Result<std::optional<std::string>> get_row(rocksdb::DB& db, const std::string& dir, const rocksdb::ReadOptions& options,
+                                           std::string_view key) {
   std::string value;
   rocksdb::Status status = db.Get(options, slice(key), &value);
   if (status.IsNotFound()) return std::optional<std::string>();
@@ -63,7 +64,8 @@ class RocksdbSnapshot : public Reader {
 
 class RocksdbStore : public Store {
  public:
-  RocksdbStore(std::shared_ptr<rocksdb::DB> db, std::string dir, bool sync) : db_(std::move(db)), dir_(std::move(dir)), sync_(sync) {}
+  RocksdbStore(std::shared_ptr<rocksdb::DB> db, std::string dir, bool sync)
+      : db_(std::move(db)), dir_(std::move(dir)), sync_(sync) {}
 
   Result<std::optional<std::string>> get(std::string_view key) const override { return get_row(*db_, dir_, {}, key); }
   Result<void> scan(std::string_view prefix, const std::function<bool(std::string_view, std::string_view)>& row) const override {

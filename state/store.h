@@ -24,7 +24,8 @@ class Reader {
   virtual ~Reader() = default;
   virtual Result<std::optional<std::string>> get(std::string_view key) const = 0;
   /// Calls `row` for each key with the prefix, in byte order, until it returns false. The views live for the call.
-  virtual Result<void> scan(std::string_view prefix, const std::function<bool(std::string_view key, std::string_view value)>& row) const = 0;
+  virtual Result<void> scan(std::string_view prefix,
+                            const std::function<bool(std::string_view key, std::string_view value)>& row) const = 0;
 };
 
 class Store : public Reader {
@@ -39,10 +40,10 @@ class Store : public Reader {
 std::unique_ptr<Store> open_memory_store();
 
 struct RocksdbOptions {
-  bool read_only = false;                   // behaviour: refuse writes, do not create
-  bool sync = false;                        // behaviour: fsync each batch; the log repairs a lost tail, so false
-  size_t block_cache_bytes = 64 << 20;      // performance
-  size_t write_buffer_bytes = 32 << 20;     // performance
+  bool read_only = false;                // behaviour: refuse writes, do not create
+  bool sync = false;                     // behaviour: fsync each batch; the log repairs a lost tail, so false
+  size_t block_cache_bytes = 64 << 20;   // performance
+  size_t write_buffer_bytes = 32 << 20;  // performance
 };
 
 /// Opens (or creates) a RocksDB store. Errors: kRefused when another process holds it, kCorrupt, kNotFound (read-only).

@@ -45,7 +45,7 @@ Result<void> sync_directory(const std::string& path) {
 
 /// Who holds the lock, as the kernel tells: the directory's content is somebody's evidence, so no file in it says so.
 std::string holder_of(int fd) {
-  struct stat status{};
+  struct stat status {};
   std::ifstream locks("/proc/locks");
   if (::fstat(fd, &status) == 0)
     for (std::string line; std::getline(locks, line);) {

@@ -8,10 +8,14 @@ namespace {
 
 void add(Metrics& metrics, Metric metric, const std::vector<std::string>& labels) {
   switch (labels.size()) {
-    case 0: return metrics.increment(metric);
-    case 1: return metrics.increment(metric, {labels[0]});
-    case 2: return metrics.increment(metric, {labels[0], labels[1]});
-    default: return metrics.increment(metric, {labels[0], labels[1], labels[2]});
+    case 0:
+      return metrics.increment(metric);
+    case 1:
+      return metrics.increment(metric, {labels[0]});
+    case 2:
+      return metrics.increment(metric, {labels[0], labels[1]});
+    default:
+      return metrics.increment(metric, {labels[0], labels[1], labels[2]});
   }
 }
 
@@ -42,7 +46,8 @@ void DecisionMetrics::read(std::string_view topic, const OutRecord& record) {
   auto text = [](const Json& in, std::string_view member) { return std::string(in.string_or(member, "unknown")); };
   if (promotion) {
     const Json* policy = document->find("policy");
-    staged_.push_back({Metric::kPromotions, {text(*document, "status"), policy != nullptr ? text(*policy, "policyId") : "unknown"}});
+    staged_.push_back(
+        {Metric::kPromotions, {text(*document, "status"), policy != nullptr ? text(*policy, "policyId") : "unknown"}});
     promotions_ = true;
   } else if (allocation) {
     staged_.push_back({Metric::kAllocations, {text(*document, "pool"), text(*document, "state")}});

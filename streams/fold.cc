@@ -23,7 +23,8 @@ constexpr size_t kKeptOfTooLarge = 64 * 1024;
 constexpr size_t kDeadLetterHeaderRoom = 4096;  // reason, detail, source and the like
 
 /// The dead letter as a record: original key, value and headers, and why. What does not fit is kept as size, hash and head.
-OutRecord dead_letter_record(const processors::DeadLetter& letter, const TaskSpec& spec, const TopicNames& names, WallTime instant) {
+OutRecord dead_letter_record(const processors::DeadLetter& letter, const TaskSpec& spec, const TopicNames& names,
+                             WallTime instant) {
   OutRecord out;
   const std::string_view topic = topic_spec(letter.topic).name;
   out.to = {names.full(dlq_of(topic)), letter.partition};
@@ -44,8 +45,8 @@ OutRecord dead_letter_record(const processors::DeadLetter& letter, const TaskSpe
   }
   out.headers.push_back({std::string(kHeaderReason), std::string(reason_code(letter.reason))});
   out.headers.push_back({std::string(kHeaderDetail), letter.detail});
-  out.headers.push_back({std::string(kHeaderSource), std::string(topic) + "/" + std::to_string(letter.partition) + "/" +
-                                                         std::to_string(letter.offset.value)});
+  out.headers.push_back({std::string(kHeaderSource),
+                         std::string(topic) + "/" + std::to_string(letter.partition) + "/" + std::to_string(letter.offset.value)});
   out.headers.push_back({"assay-source-timestamp", std::to_string(letter.timestamp.value)});
   out.headers.push_back({"assay-processor", spec.processor});
   return out;
@@ -55,9 +56,12 @@ OutRecord dead_letter_record(const processors::DeadLetter& letter, const TaskSpe
 
 int32_t TopicNames::partitions(Topic topic) const {
   switch (topic_spec(topic).partitions) {
-    case Partitions::kConfigured: return partitions_;
-    case Partitions::kOne: return 1;
-    case Partitions::kPerTask: return manifest_partitions(partitions_);
+    case Partitions::kConfigured:
+      return partitions_;
+    case Partitions::kOne:
+      return 1;
+    case Partitions::kPerTask:
+      return manifest_partitions(partitions_);
   }
   return 1;
 }
@@ -81,9 +85,13 @@ std::string TaskMeta::encode() const {
   for (size_t r = 0; r < kReasonCount; ++r)
     if (tally.refused[r] > 0) refused.set(reason_code(static_cast<Reason>(r)), std::to_string(tally.refused[r]));
   Json document = Json::object();
-  document.set("lineage", lineage).set("sequence", std::to_string(sequence)).set("manifestOffset", std::to_string(manifest_offset.value));
+  document.set("lineage", lineage)
+      .set("sequence", std::to_string(sequence))
+      .set("manifestOffset", std::to_string(manifest_offset.value));
   document.set("manifestHash", manifest_hash).set("instant", std::to_string(instant.value)).set("digest", digest.hex());
-  document.set("positions", std::move(positions_json)).set("written", std::move(written_json)).set("upstream", std::move(upstream_json));
+  document.set("positions", std::move(positions_json))
+      .set("written", std::move(written_json))
+      .set("upstream", std::move(upstream_json));
   document.set("delivered", std::to_string(tally.delivered)).set("accepted", std::to_string(tally.accepted));
   document.set("unknownFields", std::to_string(tally.unknown_fields)).set("refused", std::move(refused));
   return canonical(document);
@@ -188,8 +196,9 @@ Result<void> Fold::add(const TopicPartition& tp, const RecordView& record) {
       auto [it, first] = meta_.upstream.try_emplace(writer, stamp->n - 1);
       if (stamp->n <= it->second) return {};  // a lost answer made its writer write it twice
       if (stamp->n > it->second + 1)
-        return Error{Errc::kIncomplete, "INPUT_GAP: folding " + to_string(place) + " at offset " + std::to_string(record.offset.value) + ": writer " +
-                                            std::string(stamp->writer) + " continues with record " + std::to_string(stamp->n) + " after record " +
+        return Error{Errc::kIncomplete, "INPUT_GAP: folding " + to_string(place) + " at offset " +
+                                            std::to_string(record.offset.value) + ": writer " + std::string(stamp->writer) +
+                                            " continues with record " + std::to_string(stamp->n) + " after record " +
                                             std::to_string(it->second)};
       it->second = stamp->n;
     }

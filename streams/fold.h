@@ -38,8 +38,8 @@ struct TaskSpec {
   std::string processor;  // "scoring"
   int32_t manifest_partition = 0;
   std::vector<std::pair<Topic, int32_t>> inputs;  // committed as the group's offsets; config.v1 is read beside them
-  std::string group;             // full name
-  std::string transactional_id;  // full name
+  std::string group;                              // full name
+  std::string transactional_id;                   // full name
   processors::Rows::RowDigest row_digest = &state::Digest::of_row;
   std::function<std::unique_ptr<processors::Processor>(processors::Rows&)> make;
 };
@@ -47,15 +47,15 @@ struct TaskSpec {
 /// What a store knows about the log: kept outside the digest.
 struct TaskMeta {
   std::string lineage = "0";
-  int64_t sequence = 0;         // of the last manifest, 0 before the first
-  Offset manifest_offset;       // its place
-  std::string manifest_hash;    // and hash, empty before the first
-  WallTime instant;             // of the last commit: instants never run backwards
+  int64_t sequence = 0;       // of the last manifest, 0 before the first
+  Offset manifest_offset;     // its place
+  std::string manifest_hash;  // and hash, empty before the first
+  WallTime instant;           // of the last commit: instants never run backwards
   state::Digest digest;
-  std::map<TopicPartition, Offset> positions;      // bare names; next record to fold
-  std::map<TopicPartition, int64_t> written;       // bare names; records written to each partition so far
-  std::map<std::string, int64_t> upstream;         // "<bare tp>|<task>/<lineage>" -> last counter folded
-  processors::Tally tally;                         // since the first record
+  std::map<TopicPartition, Offset> positions;  // bare names; next record to fold
+  std::map<TopicPartition, int64_t> written;   // bare names; records written to each partition so far
+  std::map<std::string, int64_t> upstream;     // "<bare tp>|<task>/<lineage>" -> last counter folded
+  processors::Tally tally;                     // since the first record
 
   std::string encode() const;
   static Result<TaskMeta> decode(std::string_view value);

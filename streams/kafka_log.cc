@@ -14,7 +14,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using AdminOptionsPtr = std::unique_ptr<rd_kafka_AdminOptions_t, Destroyer<rd_kafka_AdminOptions_t, rd_kafka_AdminOptions_destroy>>;
 using NewTopicPtr = std::unique_ptr<rd_kafka_NewTopic_t, Destroyer<rd_kafka_NewTopic_t, rd_kafka_NewTopic_destroy>>;
-using ResourcePtr = std::unique_ptr<rd_kafka_ConfigResource_t, Destroyer<rd_kafka_ConfigResource_t, rd_kafka_ConfigResource_destroy>>;
+using ResourcePtr =
+    std::unique_ptr<rd_kafka_ConfigResource_t, Destroyer<rd_kafka_ConfigResource_t, rd_kafka_ConfigResource_destroy>>;
 
 class KafkaLog final : public Log {
  public:
@@ -38,7 +39,8 @@ class KafkaLog final : public Log {
 
   Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                            const std::string& instance_id) override;
-  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group, std::span<const TopicPartition> of) override;
+  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
+                                                              std::span<const TopicPartition> of) override;
   Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) override;
   Result<void> delete_before(const TopicPartition& tp, Offset before) override;
 
@@ -56,7 +58,7 @@ class KafkaLog final : public Log {
   const std::shared_ptr<Knowledge> knowledge_ = std::make_shared<Knowledge>();
   const std::shared_ptr<Client> client_;  // metadata and administration
   std::mutex mutex_;
-  std::shared_ptr<Client> uncommitted_;   // made when it is first needed
+  std::shared_ptr<Client> uncommitted_;  // made when it is first needed
 };
 
 EventPtr KafkaLog::wait(rd_kafka_queue_t* queue) const {
@@ -72,8 +74,10 @@ Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
                                const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request) {
   char text[512];
   AdminOptionsPtr options(rd_kafka_AdminOptions_new(client_->get(), op));
-  CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), kRequestTimeoutMs, text, sizeof text) == RD_KAFKA_RESP_ERR_NO_ERROR);
-  if (op == RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS) ErrorPtr(rd_kafka_AdminOptions_set_require_stable_offsets(options.get(), 1));
+  CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), kRequestTimeoutMs, text, sizeof text) ==
+        RD_KAFKA_RESP_ERR_NO_ERROR);
+  if (op == RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS)
+    ErrorPtr(rd_kafka_AdminOptions_set_require_stable_offsets(options.get(), 1));
   QueuePtr queue(rd_kafka_queue_new(client_->get()));
   request(options.get(), queue.get());
   EventPtr event = wait(queue.get());
@@ -115,7 +119,8 @@ Result<void> KafkaLog::create_topics(std::span<const TopicConfig> topics) {
     }
     knowledge_->set_limit(topic.name, topic.max_record_bytes);
     char text[512];
-    NewTopicPtr request(rd_kafka_NewTopic_new(topic.name.c_str(), topic.partitions, options_.replication_factor, text, sizeof text));
+    NewTopicPtr request(
+        rd_kafka_NewTopic_new(topic.name.c_str(), topic.partitions, options_.replication_factor, text, sizeof text));
     if (!request) return Error{Errc::kUsage, "creating topic " + topic.name + ": " + text};
     rd_kafka_NewTopic_set_config(request.get(), "max.message.bytes", std::to_string(topic.max_record_bytes + kRoomBytes).c_str());
     rd_kafka_NewTopic_set_config(request.get(), "cleanup.policy", topic.compacted ? "compact" : "delete");
@@ -227,7 +232,8 @@ Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, con
   return std::unique_ptr<Membership>(std::move(member));
 }
 
-Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std::string& group, std::span<const TopicPartition> of) {
+Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std::string& group,
+                                                                      std::span<const TopicPartition> of) {
   std::map<TopicPartition, CommittedOffset> found;
   if (of.empty()) return found;
   const std::string attempt = "asking for the committed offsets of group " + group;
@@ -249,7 +255,8 @@ Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std:
       failed = std::move(event.error());
     } else {
       size_t count = 0;
-      auto* groups = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event->get()), &count);
+      auto* groups =
+          rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event->get()), &count);
       CHECK(count == 1);
       if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
         failed = client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
@@ -258,7 +265,8 @@ Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std:
         const auto& p = list->elems[i];
         if (p.err) failed = client_->error(p.err, attempt + " for " + to_string(place_of(p)));
         if (p.offset >= 0)
-          found[place_of(p)] = {Offset(p.offset), std::string(static_cast<const char*>(p.metadata), p.metadata ? p.metadata_size : 0)};
+          found[place_of(p)] = {Offset(p.offset),
+                                std::string(static_cast<const char*>(p.metadata), p.metadata ? p.metadata_size : 0)};
       }
     }
     if (!failed) return found;
@@ -279,7 +287,8 @@ Result<void> KafkaLog::commit_offsets(const OffsetCommit& commit, const Membersh
       if (auto err = rd_kafka_commit_queue(rk, list.get(), queue.get(), nullptr, nullptr)) return client_->error(err, attempt);
       EventPtr event = wait(queue.get());
       if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
-      if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
+      if (auto err = rd_kafka_event_error(event.get()))
+        return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
       return {};
     });
   }
@@ -292,7 +301,8 @@ Result<void> KafkaLog::commit_offsets(const OffsetCommit& commit, const Membersh
                  rd_kafka_AlterConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
                }));
     size_t count = 0;
-    auto* groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
+    auto* groups =
+        rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
     CHECK(count == 1);
     if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
       return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));

@@ -12,9 +12,9 @@ namespace assay::streams {
 
 struct KafkaLogOptions {
   // behaviour
-  std::string brokers;               // "host:port,host:port"
+  std::string brokers;  // "host:port,host:port"
   std::string client_id = "assay";
-  int replication_factor = -1;       // of topics that are created; -1: the broker's default
+  int replication_factor = -1;             // of topics that are created; -1: the broker's default
   int64_t transaction_timeout_ms = 10000;  // after it the broker aborts what a dead writer left, and readers go on
   int64_t session_timeout_ms = 10000;      // after it a silent member's partitions go to others
   /// Set when the process is to end: a commit whose answer does not come within 3 s is then left to the timeout above, and

@@ -11,11 +11,24 @@ namespace {
 constexpr int kSyslogWarning = 4;
 
 /// Nobody may loosen these, whatever kind of client they are for.
-constexpr std::string_view kNotFree[] = {"bootstrap.servers",  "metadata.broker.list", "client.id",          "group.id",
-                                         "group.instance.id",  "transactional.id",     "enable.idempotence", "acks",
-                                         "request.required.acks", "isolation.level",   "auto.offset.reset",  "check.crcs",
-                                         "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof", "partitioner",
-                                         "partition.assignment.strategy", "transaction.timeout.ms"};
+constexpr std::string_view kNotFree[] = {"bootstrap.servers",
+                                         "metadata.broker.list",
+                                         "client.id",
+                                         "group.id",
+                                         "group.instance.id",
+                                         "transactional.id",
+                                         "enable.idempotence",
+                                         "acks",
+                                         "request.required.acks",
+                                         "isolation.level",
+                                         "auto.offset.reset",
+                                         "check.crcs",
+                                         "enable.auto.commit",
+                                         "enable.auto.offset.store",
+                                         "enable.partition.eof",
+                                         "partitioner",
+                                         "partition.assignment.strategy",
+                                         "transaction.timeout.ms"};
 }  // namespace
 
 ClientConfig::~ClientConfig() {
@@ -42,10 +55,11 @@ Result<rd_kafka_conf_t*> ClientConfig::make(const KafkaLogOptions& options) {
   return conf_;
 }
 
-Result<std::shared_ptr<Client>> Client::create(const KafkaLogOptions& options, rd_kafka_type_t type, Settings tuning, Settings fixed,
-                                               void (*prepare)(rd_kafka_conf_t*, void* user), void* user) {
+Result<std::shared_ptr<Client>> Client::create(const KafkaLogOptions& options, rd_kafka_type_t type, Settings tuning,
+                                               Settings fixed, void (*prepare)(rd_kafka_conf_t*, void* user), void* user) {
   // A restarted broker is found again within a second.
-  tuning.insert(tuning.begin(), {{"reconnect.backoff.ms", "50"}, {"reconnect.backoff.max.ms", "1000"}, {"log.connection.close", "false"}});
+  tuning.insert(tuning.begin(),
+                {{"reconnect.backoff.ms", "50"}, {"reconnect.backoff.max.ms", "1000"}, {"log.connection.close", "false"}});
   std::shared_ptr<Client> client(new Client);
   client->brokers_ = options.brokers;
   client->user_ = user;

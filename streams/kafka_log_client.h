@@ -34,8 +34,8 @@ struct Destroyer {
   void operator()(T* p) const { kDestroy(p); }
 };
 using ErrorPtr = std::unique_ptr<rd_kafka_error_t, Destroyer<rd_kafka_error_t, rd_kafka_error_destroy>>;
-using PartitionListPtr =
-    std::unique_ptr<rd_kafka_topic_partition_list_t, Destroyer<rd_kafka_topic_partition_list_t, rd_kafka_topic_partition_list_destroy>>;
+using PartitionListPtr = std::unique_ptr<rd_kafka_topic_partition_list_t,
+                                         Destroyer<rd_kafka_topic_partition_list_t, rd_kafka_topic_partition_list_destroy>>;
 using QueuePtr = std::unique_ptr<rd_kafka_queue_t, Destroyer<rd_kafka_queue_t, rd_kafka_queue_destroy>>;
 using EventPtr = std::unique_ptr<rd_kafka_event_t, Destroyer<rd_kafka_event_t, rd_kafka_event_destroy>>;
 using TopicPtr = std::unique_ptr<rd_kafka_topic_t, Destroyer<rd_kafka_topic_t, rd_kafka_topic_destroy>>;
@@ -67,8 +67,9 @@ class Client {
  public:
   /// `prepare` sets callbacks, which find `user` with user_of().
   /// Errors: kUsage.
-  static Result<std::shared_ptr<Client>> create(const KafkaLogOptions& options, rd_kafka_type_t type, Settings tuning, Settings fixed,
-                                                void (*prepare)(rd_kafka_conf_t*, void* user) = nullptr, void* user = nullptr);
+  static Result<std::shared_ptr<Client>> create(const KafkaLogOptions& options, rd_kafka_type_t type, Settings tuning,
+                                                Settings fixed, void (*prepare)(rd_kafka_conf_t*, void* user) = nullptr,
+                                                void* user = nullptr);
   ~Client();
   Client(const Client&) = delete;
 

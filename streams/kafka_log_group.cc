@@ -7,7 +7,8 @@
 namespace assay::streams::kafka {
 
 Result<std::unique_ptr<KafkaMembership>> KafkaMembership::join(const KafkaLogOptions& options, const std::string& group,
-                                                               const std::vector<std::string>& topics, const std::string& instance_id) {
+                                                               const std::vector<std::string>& topics,
+                                                               const std::string& instance_id) {
   CHECK(!topics.empty());
   std::unique_ptr<KafkaMembership> member(new KafkaMembership);
   member->group_ = group;
@@ -21,9 +22,10 @@ Result<std::unique_ptr<KafkaMembership>> KafkaMembership::join(const KafkaLogOpt
                     {"heartbeat.interval.ms", std::to_string(options.session_timeout_ms / 5)},
                     {"max.poll.interval.ms", std::to_string(std::max<int64_t>(30000, 2 * options.session_timeout_ms))}};
   if (!instance_id.empty()) fixed.emplace_back("group.instance.id", instance_id);
-  TRY_ASSIGN(member->client_, Client::create(
-                                  options, RD_KAFKA_CONSUMER, {}, std::move(fixed),
-                                  [](rd_kafka_conf_t* conf, void*) { rd_kafka_conf_set_rebalance_cb(conf, on_rebalance); }, member.get()));
+  TRY_ASSIGN(member->client_,
+             Client::create(
+                 options, RD_KAFKA_CONSUMER, {}, std::move(fixed),
+                 [](rd_kafka_conf_t* conf, void*) { rd_kafka_conf_set_rebalance_cb(conf, on_rebalance); }, member.get()));
   rd_kafka_poll_set_consumer(member->handle());
   PartitionListPtr list = make_list(topics.size());
   for (const std::string& topic : topics) {
@@ -38,7 +40,8 @@ KafkaMembership::~KafkaMembership() {
   if (client_) leave();
 }
 
-void KafkaMembership::on_rebalance(rd_kafka_t*, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t* partitions, void* opaque) {
+void KafkaMembership::on_rebalance(rd_kafka_t*, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t* partitions,
+                                   void* opaque) {
   user_of<KafkaMembership>(opaque)->rebalance(err, *partitions);
 }
 

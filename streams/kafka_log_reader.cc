@@ -114,7 +114,8 @@ class KafkaReader final : public LogReader {
 };
 
 Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
-  const int64_t share_kb = std::clamp<int64_t>(options.fetch_buffer_bytes / 1024 / std::max<int64_t>(1, std::ssize(from)), 1024, 1 << 20);
+  const int64_t share_kb =
+      std::clamp<int64_t>(options.fetch_buffer_bytes / 1024 / std::max<int64_t>(1, std::ssize(from)), 1024, 1 << 20);
   auto reader = std::make_unique<KafkaReader>();
   TRY_ASSIGN(reader->client_,
              Client::create(options, RD_KAFKA_CONSUMER,
@@ -146,7 +147,8 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
     p.queue.reset(rd_kafka_queue_get_partition(reader->client_->get(), tp.topic.c_str(), tp.partition));
     CHECK(p.queue);
     rd_kafka_queue_forward(p.queue.get(), nullptr);
-    rd_kafka_queue_cb_event_enable(p.queue.get(), [](rd_kafka_t*, void* bell) { static_cast<Bell*>(bell)->ring(); }, &reader->bell_);
+    rd_kafka_queue_cb_event_enable(
+        p.queue.get(), [](rd_kafka_t*, void* bell) { static_cast<Bell*>(bell)->ring(); }, &reader->bell_);
     reader->partitions_.push_back(std::move(p));
   }
   TRY(reader->assign());

@@ -109,8 +109,8 @@ rd_kafka_resp_err_t KafkaWriter::on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, 
     static_cast<Unanswered*>(open)->sent(key);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
   };
-  auto received = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t, size_t, int64_t, rd_kafka_resp_err_t err,
-                     void* open) {
+  auto received = [](rd_kafka_t*, int, const char*, int32_t, int16_t key, int16_t, int32_t, size_t, int64_t,
+                     rd_kafka_resp_err_t err, void* open) {
     static_cast<Unanswered*>(open)->answered(key, err == RD_KAFKA_RESP_ERR_NO_ERROR);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
   };
@@ -141,7 +141,8 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
                                   options, RD_KAFKA_PRODUCER, producer_tuning(options), std::move(fixed),
                                   [](rd_kafka_conf_t* conf, void* self) {
                                     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
-                                    rd_kafka_conf_interceptor_add_on_new(conf, "assay", on_new, &static_cast<KafkaWriter*>(self)->unanswered_);
+                                    rd_kafka_conf_interceptor_add_on_new(conf, "assay", on_new,
+                                                                         &static_cast<KafkaWriter*>(self)->unanswered_);
                                   },
                                   writer.get()));
   writer->destinations_.emplace(*writer->client_);
@@ -194,7 +195,8 @@ Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
   ErrorPtr error = end(rd_kafka_abort_transaction);
   if (error) return failed(error, std::string(attempt) + " (" + std::string(why) + "), then aborting");
   if (unanswered_.any())
-    return finish(client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; aborted, but a request of it was never answered"));
+    return finish(
+        client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; aborted, but a request of it was never answered"));
   return client_->error(Errc::kAborted, named(attempt), why);
 }
 
@@ -221,7 +223,8 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
   for (size_t i = 0; i < records.size(); ++i) {
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
     rd_kafka_resp_err_t err;
-    while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL && !over(began))
+    while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
+           !over(began))
       rd_kafka_poll(client_->get(), 50);
     if (!err) continue;
     const std::string attempt = "writing to " + to_string({records[i].to.topic, partitions_[i]});
@@ -275,7 +278,8 @@ Result<void> KafkaWriter::send_offsets() {
   const auto began = Clock::now();
   for (;;) {
     const auto patience = stopping() ? kStopping : Milliseconds(timeout_ms_);  // a time-out of this call cannot be taken up
-    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), static_cast<int>(patience.count())));
+    ErrorPtr error(
+        rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), static_cast<int>(patience.count())));
     if (!error) return {};
     if (rd_kafka_error_is_fatal(error.get()) || is_fencing(rd_kafka_error_code(error.get()))) {
       // A taken-over static instance id is not fatal to the producer: nothing of the transaction may stay behind.
@@ -296,11 +300,13 @@ Result<std::vector<Offset>> KafkaWriter::commit() {
   if (transaction_->offsets && !transaction_->offsets->offsets.empty()) TRY(send_offsets());
   ErrorPtr error = end(rd_kafka_commit_transaction);
   if (error) {
-    if (rd_kafka_error_txn_requires_abort(error.get())) return roll_back("committing a transaction", rd_kafka_error_string(error.get()));
+    if (rd_kafka_error_txn_requires_abort(error.get()))
+      return roll_back("committing a transaction", rd_kafka_error_string(error.get()));
     return failed(error, "committing a transaction");
   }
   if (unanswered_.any())
-    return finish(client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
+    return finish(
+        client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
   for (size_t i = 0; i < places_.size(); ++i)
     knowledge_->set_committed({transaction_->records[i].to.topic, partitions_[i]}, places_[i]);
   transaction_.reset();
@@ -335,7 +341,8 @@ class KafkaProducer final : public LogProducer {
 void KafkaProducer::on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque) {
   auto* producer = user_of<KafkaProducer>(opaque);
   if (m->err && !producer->first_error_)
-    producer->first_error_ = producer->client_->error(m->err, "writing to " + to_string({rd_kafka_topic_name(m->rkt), m->partition}));
+    producer->first_error_ =
+        producer->client_->error(m->err, "writing to " + to_string({rd_kafka_topic_name(m->rkt), m->partition}));
 }
 
 Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge) {

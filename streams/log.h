@@ -62,7 +62,7 @@ class Membership {
   struct Change {
     bool assigned = false;  // else revoked or lost
     std::vector<TopicPartition> partitions;
-    bool lost = false;      // revoked without a chance to commit
+    bool lost = false;  // revoked without a chance to commit
   };
   /// Waits up to `wait`; to be called at least every 10 s. A revocation is complete only at the call after the one that
   /// returned it, so that the owner can commit in between.
@@ -109,7 +109,7 @@ struct TopicConfig {
   std::string name;
   int32_t partitions = 1;
   bool compacted = false;
-  int64_t retention_ms = -1;       // -1: for ever
+  int64_t retention_ms = -1;  // -1: for ever
   int64_t max_record_bytes = kMaxRecordBytes;
 };
 
@@ -146,7 +146,8 @@ class Log {
   virtual Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                                    const std::string& instance_id) = 0;
   /// Read-committed: waits for transactions that hold the answer back. Partitions without a commit are left out.
-  virtual Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group, std::span<const TopicPartition> of) = 0;
+  virtual Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
+                                                                      std::span<const TopicPartition> of) = 0;
 
   /// Commits offsets outside a transaction, for standard tools to see (the projector's truth is in PostgreSQL).
   virtual Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) = 0;

@@ -60,7 +60,10 @@ std::string Manifest::encode() const {
   for (const OutputCount& o : outputs)
     output_array.push_back(tp_json(o.tp).set("first", std::to_string(o.first)).set("count", std::to_string(o.count)));
   Json document = Json::object();
-  document.set("task", task).set("lineage", lineage).set("sequence", std::to_string(sequence)).set("ranges", std::move(range_array));
+  document.set("task", task)
+      .set("lineage", lineage)
+      .set("sequence", std::to_string(sequence))
+      .set("ranges", std::move(range_array));
   document.set("delivered", std::to_string(delivered)).set("instant", format_rfc3339_ms(instant.value));
   document.set("outputs", std::move(output_array)).set("outputHash", output_hash).set("stateDigest", state_digest.hex());
   document.set("previous", previous).set("codeVersion", code_version);

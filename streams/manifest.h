@@ -28,16 +28,16 @@ struct OutputCount {
 };
 
 struct Manifest {
-  std::string task;     // "scoring-3"
+  std::string task;  // "scoring-3"
   std::string lineage;
-  int64_t sequence = 0;  // 1, 2, 3 … of this task
+  int64_t sequence = 0;            // 1, 2, 3 … of this task
   std::vector<InputRange> ranges;  // in folding order
   int64_t delivered = 0;
   WallTime instant;
   std::vector<OutputCount> outputs;  // by partition, in order of (topic, partition)
-  std::string output_hash;   // hex SHA-256 over the outputs in order
+  std::string output_hash;           // hex SHA-256 over the outputs in order
   state::Digest state_digest;
-  std::string previous;      // hex SHA-256 of the manifest before, empty for the first
+  std::string previous;  // hex SHA-256 of the manifest before, empty for the first
   std::string code_version;
 
   /// Canonical JSON: the value of its record on assay.manifests.v1.

@@ -9,17 +9,47 @@ namespace assay::streams {
 
 enum class Metric : uint8_t {
   // names that other systems know
-  kSubmissions, kSubmissionLatency, kPromotions, kPromotionLatency, kPolicyDenials, kPolicyDecisions,
-  kAllocations, kAllocationLatency, kAuditPending,
+  kSubmissions,
+  kSubmissionLatency,
+  kPromotions,
+  kPromotionLatency,
+  kPolicyDenials,
+  kPolicyDecisions,
+  kAllocations,
+  kAllocationLatency,
+  kAuditPending,
   // tasks
-  kDelivered, kUnknownFields, kFiltered, kDeadLetters, kCommits, kCommitLatency, kCommitsAborted, kCommitsAmbiguous, kFenced,
-  kHalts, kTaskHalted, kCatchUpRecords, kStoreWriteFailures, kLogErrors, kConfigRejected,
+  kDelivered,
+  kUnknownFields,
+  kFiltered,
+  kDeadLetters,
+  kCommits,
+  kCommitLatency,
+  kCommitsAborted,
+  kCommitsAmbiguous,
+  kFenced,
+  kHalts,
+  kTaskHalted,
+  kCatchUpRecords,
+  kStoreWriteFailures,
+  kLogErrors,
+  kConfigRejected,
   // the audit chain
-  kAuditRows, kProjectorErrors, kProjectorFenced, kSignerFailures,
+  kAuditRows,
+  kProjectorErrors,
+  kProjectorFenced,
+  kSignerFailures,
   // lag and pools
-  kLagRecords, kLagSeconds, kLagUnhealthy, kPoolCapacity, kPoolUsed, kPoolReserved, kPoolWaiting,
+  kLagRecords,
+  kLagSeconds,
+  kLagUnhealthy,
+  kPoolCapacity,
+  kPoolUsed,
+  kPoolReserved,
+  kPoolWaiting,
   // the front door
-  kHttpRequests, kHttpRefused,
+  kHttpRequests,
+  kHttpRefused,
 };
 constexpr size_t kMetricCount = static_cast<size_t>(Metric::kHttpRefused) + 1;
 
@@ -30,8 +60,8 @@ struct MetricSpec {
   Metric metric;
   std::string_view name;
   MetricKind kind;
-  bool failure;                          // something went wrong: an alert must watch it
-  std::string_view labels[kMaxLabels];   // in the order in which values are given; unused ones are empty
+  bool failure;                         // something went wrong: an alert must watch it
+  std::string_view labels[kMaxLabels];  // in the order in which values are given; unused ones are empty
   std::string_view help;
 
   constexpr size_t label_count() const {

@@ -16,18 +16,26 @@ std::string_view halt_name(const Error& error) {
   if (error.code == Errc::kOutOfRange) return "INPUT_GAP";
   if (error.code != Errc::kIncomplete || colon == std::string_view::npos) return {};
   const std::string_view word = message.substr(0, colon);
-  return std::all_of(word.begin(), word.end(), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }) ? word : std::string_view();
+  return std::all_of(word.begin(), word.end(), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }) ? word
+                                                                                                          : std::string_view();
 }
 
 std::string_view error_word(Errc code) {
   switch (code) {
-    case Errc::kUnreachable: return "unreachable";
-    case Errc::kCorrupt: return "corrupt";
-    case Errc::kTooLarge: return "too_large";
-    case Errc::kAborted: return "aborted";
-    case Errc::kAmbiguous: return "ambiguous";
-    case Errc::kRefused: return "refused";
-    default: return "other";
+    case Errc::kUnreachable:
+      return "unreachable";
+    case Errc::kCorrupt:
+      return "corrupt";
+    case Errc::kTooLarge:
+      return "too_large";
+    case Errc::kAborted:
+      return "aborted";
+    case Errc::kAmbiguous:
+      return "ambiguous";
+    case Errc::kRefused:
+      return "refused";
+    default:
+      return "other";
   }
 }
 
@@ -40,12 +48,18 @@ void sleep_until_stop(Milliseconds time, const std::atomic<bool>& stop) {
 
 std::string_view task_state_name(TaskState state) {
   switch (state) {
-    case TaskState::kStarting: return "starting";
-    case TaskState::kRunning: return "running";
-    case TaskState::kRetrying: return "retrying";
-    case TaskState::kFenced: return "fenced";
-    case TaskState::kHalted: return "halted";
-    case TaskState::kStopped: return "stopped";
+    case TaskState::kStarting:
+      return "starting";
+    case TaskState::kRunning:
+      return "running";
+    case TaskState::kRetrying:
+      return "retrying";
+    case TaskState::kFenced:
+      return "fenced";
+    case TaskState::kHalted:
+      return "halted";
+    case TaskState::kStopped:
+      return "stopped";
   }
   return "unknown";
 }
@@ -203,7 +217,8 @@ void Pipeline::run_task(Running& running, const Membership* member) {
     const auto started = std::chrono::steady_clock::now();
     // A store that was ours before may still be read by somebody's query: opening it is tried again like everything else.
     Result<void> result = open_store(running);
-    if (result) result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running)).run(running.stop);
+    if (result)
+      result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running)).run(running.stop);
     if (result) break;
     const Error& error = result.error();
     if (const std::string_view halt = halt_name(error); !halt.empty()) {
@@ -225,7 +240,8 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       continue;
     }
     metrics_.increment(Metric::kLogErrors, {name, error_word(error.code)});
-    log_warning("task.retrying", {{"task", name}, {"error", error_word(error.code)}, {"detail", error.message}, {"pause_ms", pause.count()}});
+    log_warning("task.retrying",
+                {{"task", name}, {"error", error_word(error.code)}, {"detail", error.message}, {"pause_ms", pause.count()}});
     set_state(running, TaskState::kRetrying, error.message);
     if (error.code == Errc::kCorrupt) {
       std::lock_guard lock(mutex_);

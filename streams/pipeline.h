@@ -23,15 +23,15 @@ using StoreFactory = std::function<Result<std::shared_ptr<state::Store>>(const s
 /// The audit projector as the pipeline sees it: something that runs while this process owns the partition of audit-events.
 struct Projection {
   std::function<Result<void>(const Membership* member, const std::atomic<bool>& stop)> run;
-  std::function<Offset()> position;  // everything before it is stored; negative: not known yet
+  std::function<Offset()> position;      // everything before it is stored; negative: not known yet
   std::function<std::string()> trouble;  // why it waits and tries again; empty: it does not
 };
 
 struct PipelineOptions {
   TopicNames names;
-  std::set<std::string> only;   // behaviour: processors to run ("audit" is the projector); empty: all
-  std::string instance_id;      // behaviour: static membership under this name; empty: dynamic
-  bool until_end = false;       // behaviour: ends when everything is folded and committed
+  std::set<std::string> only;  // behaviour: processors to run ("audit" is the projector); empty: all
+  std::string instance_id;     // behaviour: static membership under this name; empty: dynamic
+  bool until_end = false;      // behaviour: ends when everything is folded and committed
   TaskOptions task;
   processors::ScoringOptions scoring;
   Milliseconds retry_min{200}, retry_max{10000};
@@ -96,7 +96,7 @@ class Pipeline {
   std::vector<std::unique_ptr<Driver>> drivers_;
   mutable std::mutex mutex_;  // guards the maps of running tasks and their states
   std::atomic<bool> failed_{false};
-  Error failure_;             // under mutex_
+  Error failure_;  // under mutex_
 };
 
 }  // namespace assay::streams

@@ -57,7 +57,8 @@ class Collector {
   void score(const ScoringRules& rules, std::vector<AgentScore>& out) const {
     for (const auto& [agent, windows] : found_)
       for (const auto& [target, pane] : windows)
-        out.push_back(processors::score_window(agent, target.first, target.second, {pane.samples, pane.last_division, pane.cells}, rules, names_));
+        out.push_back(processors::score_window(agent, target.first, target.second, {pane.samples, pane.last_division, pane.cells},
+                                               rules, names_));
   }
 
  private:
@@ -68,11 +69,13 @@ class Collector {
 };
 
 /// Folds one partition of the reports again, from its first record to what is committed now, with these rules throughout.
-Result<void> fold_again(Log& log, const TopicNames& names, int32_t partition, Offset until, const Rules& rules, Collector& collector) {
+Result<void> fold_again(Log& log, const TopicNames& names, int32_t partition, Offset until, const Rules& rules,
+                        Collector& collector) {
   const TopicPartition tp{names.full(Topic::kReports), partition};
   TRY_ASSIGN(OffsetRange range, log.range(tp));
   if (range.start > Offset(0))
-    return Error{Errc::kIncomplete, "records 0 to " + std::to_string(range.start.value - 1) + " of " + to_string(tp) + " are gone; that instant needs them"};
+    return Error{Errc::kIncomplete, "records 0 to " + std::to_string(range.start.value - 1) + " of " + to_string(tp) +
+                                        " are gone; that instant needs them"};
   auto scratch = state::open_memory_store();
   processors::Rows rows(*scratch, {}, &processors::scoring_row_digest);
   processors::Scoring scoring(rows, {.live = false});
@@ -153,14 +156,16 @@ Result<Json> query_scoreboard(const Stores& stores, Log& log, const TopicNames& 
   if (query.at_ms) {
     end = last_boundary(*query.at_ms, query.window);
   } else {
-    TRY_ASSIGN(auto open, query_scores(stores, log, names, {.agent = "*", .division = query.division, .window = query.window, .at_ms = {}}));
+    TRY_ASSIGN(auto open,
+               query_scores(stores, log, names, {.agent = "*", .division = query.division, .window = query.window, .at_ms = {}}));
     for (const AgentScore& score : open) end = std::max(end.value_or(score.end), score.end);
   }
   Json::Array rows;
   if (!end) return Json(std::move(rows));
 
   auto ranked = [&](int64_t at) -> Result<std::vector<AgentScore>> {
-    TRY_ASSIGN(auto scores, query_scores(stores, log, names, {.agent = "*", .division = query.division, .window = query.window, .at_ms = at}));
+    TRY_ASSIGN(auto scores,
+               query_scores(stores, log, names, {.agent = "*", .division = query.division, .window = query.window, .at_ms = at}));
     std::erase_if(scores, [](const AgentScore& s) { return !s.score; });
     std::sort(scores.begin(), scores.end(), [](const AgentScore& a, const AgentScore& b) {
       return *a.score != *b.score ? *a.score > *b.score : a.agent_id < b.agent_id;

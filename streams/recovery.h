@@ -38,7 +38,7 @@ struct Evidence {
   std::optional<CommitMark> mark;
   std::map<TopicPartition, Offset> committed;
   // The manifests of the log.
-  std::optional<std::string> last_manifest_hash;    // of the record at mark->manifest_offset; nothing: there is none
+  std::optional<std::string> last_manifest_hash;      // of the record at mark->manifest_offset; nothing: there is none
   std::optional<std::string> stored_manifest_in_log;  // hash of the record at the store's manifest offset; nothing: there is none
   // The inputs of the log.
   std::map<TopicPartition, OffsetRange> inputs;

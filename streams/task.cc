@@ -42,8 +42,8 @@ WallTime system_now() {
   return WallTime(std::chrono::duration_cast<Milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
-Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after_sequence,
-                                                                Offset from, Offset last) {
+Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec,
+                                                                int64_t after_sequence, Offset from, Offset last) {
   const TopicPartition tp{names.full(Topic::kManifests), spec.manifest_partition};
   std::vector<std::pair<Offset, Manifest>> out;
   TRY_ASSIGN(auto reader, log.open_reader({{tp, from}}));
@@ -60,8 +60,8 @@ Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const 
       TRY_ASSIGN(Manifest manifest, Manifest::decode(record.value.value_or("")));
       if (manifest.task != spec.name || manifest.sequence < expected) continue;
       if (manifest.sequence != expected)
-        return Error{Errc::kIncomplete, "TORN_TXN: manifest " + std::to_string(expected) + " of " + spec.name + " is missing before offset " +
-                                            std::to_string(record.offset.value)};
+        return Error{Errc::kIncomplete, "TORN_TXN: manifest " + std::to_string(expected) + " of " + spec.name +
+                                            " is missing before offset " + std::to_string(record.offset.value)};
       ++expected;
       out.emplace_back(record.offset, std::move(manifest));
     }
@@ -70,7 +70,8 @@ Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const 
   return out;
 }
 
-Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to, const std::function<Result<void>(const RecordView&)>& each) {
+Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
+                               const std::function<Result<void>(const RecordView&)>& each) {
   Place& place = places_[tp];
   if (place.reader == nullptr) {
     TRY_ASSIGN(place.reader, log_.open_reader({{tp, from}}));
@@ -99,9 +100,11 @@ Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
   return {};
 }
 
-Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash) {
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
+                      const std::string& manifest_hash) {
   auto differs = [&](std::string what) {
-    return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
+    return Error{Errc::kParity,
+                 "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
   };
   if (manifest.sequence != fold.meta().sequence + 1)
     return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
@@ -113,7 +116,8 @@ Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, 
   }
   Commit commit = fold.finish();
   if (commit.manifest.delivered != manifest.delivered)
-    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " + std::to_string(manifest.delivered));
+    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " +
+                   std::to_string(manifest.delivered));
   if (commit.manifest.state_digest != manifest.state_digest)
     return differs("state digest " + commit.manifest.state_digest.hex() + " instead of " + manifest.state_digest.hex());
   if (commit.manifest.output_hash != manifest.output_hash)
@@ -123,8 +127,8 @@ Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, 
   return commit;
 }
 
-Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options, TaskEvents events,
-           Clock clock)
+Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
+           TaskEvents events, Clock clock)
     : log_(log),
       names_(std::move(names)),
       spec_(std::move(spec)),
@@ -181,7 +185,8 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   const Decision decision = decide(evidence);
   if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
   if (is_halt(decision.outcome))
-    return Error{Errc::kIncomplete, std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
+    return Error{Errc::kIncomplete,
+                 std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
   // Positions of inputs that were never folded: a fresh task, or an input that came since.
   for (const auto& [tp, range] : evidence.inputs)
     if (!fold_->position(tp)) fold_->set_position(tp, evidence.mark && evidence.committed.contains(tp) ? Offset(0) : range.start);
@@ -212,8 +217,9 @@ Result<void> Task::catch_up(const CommitMark& mark, const std::atomic<bool>& sto
     if (events_.refolded) events_.refolded(spec_, manifest);
   }
   if (fold_->meta().sequence != mark.sequence)
-    return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " + std::to_string(fold_->meta().sequence) +
-                                        ", the offsets name " + std::to_string(mark.sequence)};
+    return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " +
+                                        std::to_string(fold_->meta().sequence) + ", the offsets name " +
+                                        std::to_string(mark.sequence)};
   return {};
 }
 
@@ -285,7 +291,8 @@ Result<void> Task::run(const std::atomic<bool>& stop) {
     if (stopping) return {};
     const bool was_idle = !fold_->moved();
     if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
-    const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
+    const Milliseconds wait =
+        was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
     TRY_ASSIGN(auto fetch, reader_->poll(wait, options_.poll_records));
     if (!fetch) continue;
     TRY(fold(*fetch));

@@ -17,17 +17,17 @@ namespace assay::streams {
 
 struct TaskOptions {
   // Behaviour.
-  Milliseconds commit_interval{100};    // a commit follows the first record folded after the last one by this much
+  Milliseconds commit_interval{100};  // a commit follows the first record folded after the last one by this much
   // Performance.
-  size_t max_commit_records = 50000;    // or after this many records
+  size_t max_commit_records = 50000;  // or after this many records
   size_t poll_records = 5000;
 };
 
 /// A commit that the log acknowledged and the store took.
 struct CommitReport {
   const Manifest& manifest;
-  const processors::Tally& part;         // what became of this commit's input records
-  std::span<const WallTime> inputs;      // timestamps of the input records, in folding order; rules are not among them
+  const processors::Tally& part;     // what became of this commit's input records
+  std::span<const WallTime> inputs;  // timestamps of the input records, in folding order; rules are not among them
   Milliseconds took;
 };
 
@@ -35,7 +35,7 @@ struct CommitReport {
 struct TaskEvents {
   std::function<void(const TaskSpec&, Recovery, const std::string& detail)> recovered;
   std::function<void(const TaskSpec&, const Manifest&)> refolded;  // a manifest that the store had missed
-  std::function<void(const TaskSpec&)> running;  // recovered, the rules folded and committed: input comes next
+  std::function<void(const TaskSpec&)> running;                    // recovered, the rules folded and committed: input comes next
   std::function<void(const TaskSpec&, std::span<const OutRecord>)> staged;  // what the commit that comes now will write
   std::function<void(const TaskSpec&, const CommitReport&)> committed;
   std::function<void(const TaskSpec&, const Error&)> retrying;      // aborted or ambiguous: the commit is folded again
@@ -48,8 +48,8 @@ WallTime system_now();
 
 class Task {
  public:
-  Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options, TaskEvents events,
-       Clock clock = system_now);
+  Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
+       TaskEvents events, Clock clock = system_now);
 
   /// Runs until `stop`; what is staged then is committed. Returns nothing when stopped.
   /// Errors: kFenced (another owner took over), kIncomplete (a halt by name), those of log and store.
@@ -81,8 +81,8 @@ class Task {
 
 /// The manifests of a task in (after, up to] of its partition, in order. `after` < 0 reads from the start.
 /// Errors: kIncomplete when a sequence is missing; kCorrupt; those of the log.
-Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after_sequence,
-                                                                Offset from, Offset last);
+Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec,
+                                                                int64_t after_sequence, Offset from, Offset last);
 
 /// Reads ranges of partitions that mostly follow each other: readers and what they fetched ahead are kept from one to the next.
 class RangeReader {
@@ -104,6 +104,7 @@ class RangeReader {
 
 /// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
 /// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
-Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest, const std::string& manifest_hash);
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
+                      const std::string& manifest_hash);
 
 }  // namespace assay::streams

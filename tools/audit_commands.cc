@@ -78,7 +78,9 @@ void register_audit(Command& root) {
   Command audit = root.command("audit", "The audit chain: export, verify, head");
 
   Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
-  exporting.example("assay --database-url postgresql://… audit export --out chain").option("--out", flags->out, "Directory to make").required();
+  exporting.example("assay --database-url postgresql://… audit export --out chain")
+      .option("--out", flags->out, "Directory to make")
+      .required();
   exporting.run([flags](Context& context) { return export_chain(context, *flags); });
 
   Command verifying = audit.command("verify", "Prove every row, link and signature");

@@ -22,7 +22,8 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
   std::error_code failed;
   if (options.read_only) {
     if (!std::filesystem::exists(dir, failed))
-      return Error{Errc::kIncomplete, "opening the log in " + dir.string() + ": there is none yet; `assay produce` and `assay run` make it"};
+      return Error{Errc::kIncomplete,
+                   "opening the log in " + dir.string() + ": there is none yet; `assay produce` and `assay run` make it"};
   } else {
     std::filesystem::create_directories(dir, failed);
     if (failed) return Error{Errc::kUnexpected, "create " + dir.string() + ": " + failed.message()};
@@ -43,8 +44,9 @@ Result<void> check_partitions(const Settings& settings, streams::Log& log) {
     if (!partitions) return partitions.error();
     if (*partitions != topic.partitions)
       return Error{Errc::kUsage, "topic " + topic.name + " of " + log.describe() + " has " + std::to_string(*partitions) +
-                                     " partitions, topics.partitions = " + std::to_string(settings.topics.partitions) + " asks for " +
-                                     std::to_string(topic.partitions) + "; set topics.partitions to what the topics were created with"};
+                                     " partitions, topics.partitions = " + std::to_string(settings.topics.partitions) +
+                                     " asks for " + std::to_string(topic.partitions) +
+                                     "; set topics.partitions to what the topics were created with"};
   }
   return {};
 }

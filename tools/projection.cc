@@ -42,7 +42,8 @@ namespace {
 /// The signer, with its failures counted.
 class CountedSigner : public streams::Signer {
  public:
-  CountedSigner(std::shared_ptr<streams::Signer> signer, streams::Metrics& metrics) : signer_(std::move(signer)), metrics_(metrics) {
+  CountedSigner(std::shared_ptr<streams::Signer> signer, streams::Metrics& metrics)
+      : signer_(std::move(signer)), metrics_(metrics) {
     metrics_.touch(streams::Metric::kSignerFailures, {key().signer_id});
   }
   Result<std::string> sign(const Sha256Digest& digest) override {
@@ -79,7 +80,8 @@ Result<void> AuditProjection::dead_letter(const RecordView& record, Reason reaso
   out.timestamp = wall_now();
   if (record.key) out.key = std::string(*record.key);
   if (record.value) out.value = std::string(*record.value);
-  for (const HeaderView& h : record.headers) out.headers.push_back({std::string(h.name), h.value ? std::optional<std::string>(*h.value) : std::nullopt});
+  for (const HeaderView& h : record.headers)
+    out.headers.push_back({std::string(h.name), h.value ? std::optional<std::string>(*h.value) : std::nullopt});
   out.headers.push_back({std::string(kHeaderReason), std::string(reason_code(reason))});
   out.headers.push_back({std::string(kHeaderDetail), std::string(detail)});
   out.headers.push_back({std::string(kHeaderSource), std::string(topic) + "/0/" + std::to_string(record.offset.value)});
@@ -95,7 +97,9 @@ Result<void> AuditProjection::run(const streams::Membership* member, const std::
   options.topic = names_.full(Topic::kAudit);
   options.group = group_;
   options.member = member;
-  options.dead_letter = [this](const RecordView& record, Reason reason, std::string_view detail) { return dead_letter(record, reason, detail); };
+  options.dead_letter = [this](const RecordView& record, Reason reason, std::string_view detail) {
+    return dead_letter(record, reason, detail);
+  };
   options.writer_of = [](const RecordView& record) -> std::optional<processors::WriterStamp> {
     auto text = record.header(kHeaderWriter);
     auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
@@ -150,8 +154,8 @@ Offset AuditProjection::position() const {
 }
 
 streams::Projection AuditProjection::projection() {
-  return {[this](const streams::Membership* member, const std::atomic<bool>& stop) { return run(member, stop); }, [this] { return position(); },
-          [this] { return trouble(); }};
+  return {[this](const streams::Membership* member, const std::atomic<bool>& stop) { return run(member, stop); },
+          [this] { return position(); }, [this] { return trouble(); }};
 }
 
 }  // namespace assay::tools

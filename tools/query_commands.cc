@@ -31,7 +31,8 @@ Result<int> show_lag(Context& context, bool watch) {
   for (;;) {
     TRY_ASSIGN(Json rows, ask(context, "lag", {}));
     context.out << render_rows(rows.as_array(), context.format,
-                               {"topic", "partition", "group", "endOffset", "committedOffset", "recordsBehind", "timeBehindMs", "state", "rule"})
+                               {"topic", "partition", "group", "endOffset", "committedOffset", "recordsBehind", "timeBehindMs",
+                                "state", "rule"})
                 << std::flush;
     bool unhealthy = false;
     for (const Json& row : rows.as_array()) {
@@ -84,19 +85,25 @@ void register_queries(Command& root) {
   });
 
   Command promotions = root.command("promotions", "The last decision on each entity, or all of one");
-  promotions.example("assay promotions").example("assay promotions --history agent-0007 -o json").option("--history", flags->history, "Every event of this entity or id");
+  promotions.example("assay promotions")
+      .example("assay promotions --history agent-0007 -o json")
+      .option("--history", flags->history, "Every event of this entity or id");
   promotions.run([flags](Context& context) {
     QueryParams params;
     add(params, "history", flags->history);
-    return show(context, "promotions", params, {"ts", "entityId", "divisionId", "action", "status", "score", "confidence", "rationale"});
+    return show(context, "promotions", params,
+                {"ts", "entityId", "divisionId", "action", "status", "score", "confidence", "rationale"});
   });
 
   Command allocations = root.command("allocations", "The last event of each allocation, or all of one");
-  allocations.example("assay allocations").example("assay allocations --history agent-0007").option("--history", flags->history, "Every event of this allocation or entity");
+  allocations.example("assay allocations")
+      .example("assay allocations --history agent-0007")
+      .option("--history", flags->history, "Every event of this allocation or entity");
   allocations.run([flags](Context& context) {
     QueryParams params;
     add(params, "history", flags->history);
-    return show(context, "allocations", params, {"ts", "allocationId", "entityId", "divisionId", "pool", "gpu", "cpu", "memoryMB", "state", "reason"});
+    return show(context, "allocations", params,
+                {"ts", "allocationId", "entityId", "divisionId", "pool", "gpu", "cpu", "memoryMB", "state", "reason"});
   });
 
   Command pools = root.command("pools", "Pools with capacity, use and quotas");
@@ -107,7 +114,8 @@ void register_queries(Command& root) {
 
   Command state = root.command("state", "The state of the tasks");
   Command digest = state.command("digest", "Sequence, position and digest of each task");
-  digest.example("assay state digest --recompute").flag("--recompute", flags->recompute, "Make the digests from every row again, and compare");
+  digest.example("assay state digest --recompute")
+      .flag("--recompute", flags->recompute, "Make the digests from every row again, and compare");
   digest.run([flags](Context& context) -> Result<int> {
     QueryParams params;
     if (flags->recompute) params.emplace_back("recompute", "1");
@@ -115,7 +123,8 @@ void register_queries(Command& root) {
     context.out << render_rows(rows.as_array(), context.format, {"task", "sequence", "position", "digest"});
     for (const Json& row : rows.as_array())
       if (row.find("stored") != nullptr)
-        return Error{Errc::kParity, "the rows of " + std::string(row.string_or("task", "")) + " have another digest than the one kept with them"};
+        return Error{Errc::kParity,
+                     "the rows of " + std::string(row.string_or("task", "")) + " have another digest than the one kept with them"};
     return 0;
   });
 

@@ -61,7 +61,8 @@ Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const st
   TRY_ASSIGN(auto sink, open_audit_sink(settings, into, signer));
   TRY_ASSIGN(auto before, sink->take_over(signer->key()));
   if (before.sequence != 0)
-    return Error{Errc::kRefused, "rebuilding the audit chain into " + sink->describe() + ": it already holds " + std::to_string(before.sequence) + " rows"};
+    return Error{Errc::kRefused, "rebuilding the audit chain into " + sink->describe() + ": it already holds " +
+                                     std::to_string(before.sequence) + " rows"};
   const streams::TopicNames names = topic_names(settings);
   TRY_ASSIGN(streams::OffsetRange range, log.range({names.full(Topic::kAudit), 0}));
   streams::Metrics metrics;
@@ -124,7 +125,8 @@ Result<int> verify(Context& context, const Flags& flags) {
     for (const replay::ReplayedTask& task : tasks) {
       const std::string dir = (std::filesystem::path(directory) / "state" / task.task).string();
       auto store = state::open_rocksdb_store(dir, {.read_only = true});
-      if (!store && store.error().code == Errc::kNotFound && (task.manifests == 0 || directory == context.settings.data_dir)) continue;
+      if (!store && store.error().code == Errc::kNotFound && (task.manifests == 0 || directory == context.settings.data_dir))
+        continue;
       if (!store) return store.error();
       TRY(replay::compare_stores(task.task, *rebuilt.at(task.task), **store));
     }
@@ -162,7 +164,8 @@ void register_replay(Command& root) {
   running.run([flags](Context& context) { return run(context, *flags); });
 
   Command verifying = replay.command("verify", "Fold everything again and compare with manifests, outputs, stores and audit rows");
-  verifying.example("assay replay verify").example("assay replay verify --into rebuilt")
+  verifying.example("assay replay verify")
+      .example("assay replay verify --into rebuilt")
       .option("--from", flags->from, "Where the records come from: log")
       .option("--into", flags->into, "Also compare what `replay run` has built there")
       .option("--until", flags->until, "Only commits up to this instant (RFC 3339)");

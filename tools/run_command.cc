@@ -1,6 +1,6 @@
 // assay run: the pipeline, until it is stopped or until everything is folded.
-#include <csignal>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <sstream>
 #include <thread>
@@ -58,7 +58,8 @@ Result<void> publish(Context& context, streams::Log& log) {
 /// Serves queries, health and metrics while the pipeline runs.
 class FrontDoor {
  public:
-  FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit, streams::Metrics& metrics)
+  FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
+            streams::Metrics& metrics)
       : settings_(settings), log_(log), pipeline_(pipeline), audit_(audit), metrics_(metrics) {}
   ~FrontDoor() { close(); }
 
@@ -70,9 +71,12 @@ class FrontDoor {
     options.on_response = [this](int status) { metrics_.increment(streams::Metric::kHttpRequests, {std::to_string(status)}); };
     options.on_refused = [this](std::string_view why) { metrics_.increment(streams::Metric::kHttpRefused, {why}); };
     TRY_ASSIGN(server_, streams::HttpServer::open(options));
-    server_->route("GET", "/query/{name}", [this](const streams::HttpRequest& request) { return respond(std::string(request.param("name")), request.query); });
+    server_->route("GET", "/query/{name}", [this](const streams::HttpRequest& request) {
+      return respond(std::string(request.param("name")), request.query);
+    });
     for (const char* name : {"scoreboard", "promotions", "allocations", "pools", "lag", "scores"})
-      server_->route("GET", std::string("/api/") + name, [this, name](const streams::HttpRequest& request) { return respond(name, request.query); });
+      server_->route("GET", std::string("/api/") + name,
+                     [this, name](const streams::HttpRequest& request) { return respond(name, request.query); });
     streams::OperationsEndpoints endpoints;
     endpoints.health = [] { return Json::object().set("status", "ok").set("kernelConfigured", false); };
     endpoints.ready = [this] { return ready(); };
@@ -120,12 +124,16 @@ class FrontDoor {
   streams::Readiness ready() {
     Json tasks = Json::array();
     for (const streams::TaskView& task : pipeline_.tasks())
-      tasks.push_back(Json::object().set("task", task.name).set("state", streams::task_state_name(task.state)).set("detail", task.detail));
+      tasks.push_back(
+          Json::object().set("task", task.name).set("state", streams::task_state_name(task.state)).set("detail", task.detail));
     Json members = Json::array();
     for (const streams::MemberView& member : pipeline_.members())
       members.push_back(Json::object().set("processor", member.processor).set("joined", member.joined));
     const bool ready = pipeline_.ready();
-    return {ready, Json::object().set("status", ready ? "ready" : "not ready").set("members", std::move(members)).set("tasks", std::move(tasks))};
+    return {ready, Json::object()
+                       .set("status", ready ? "ready" : "not ready")
+                       .set("members", std::move(members))
+                       .set("tasks", std::move(tasks))};
   }
 
   void sample() {
@@ -147,10 +155,12 @@ class FrontDoor {
     // Another process owns them, maybe since a moment ago: what it says now must not stand here as well.
     static const Json kNone = Json::array();
     const Json& rows = pools ? *pools : kNone;
-    for (auto [metric, member] : {std::pair{streams::Metric::kPoolCapacity, "capacity"}, std::pair{streams::Metric::kPoolUsed, "used"},
-                                  std::pair{streams::Metric::kPoolReserved, "reserved"}, std::pair{streams::Metric::kPoolWaiting, "waiting"}}) {
+    for (auto [metric, member] :
+         {std::pair{streams::Metric::kPoolCapacity, "capacity"}, std::pair{streams::Metric::kPoolUsed, "used"},
+          std::pair{streams::Metric::kPoolReserved, "reserved"}, std::pair{streams::Metric::kPoolWaiting, "waiting"}}) {
       std::vector<streams::GaugeSeries> series;
-      for (const Json& pool : rows.as_array()) series.push_back({{std::string(pool.string_or("pool", ""))}, pool.number_or(member, 0)});
+      for (const Json& pool : rows.as_array())
+        series.push_back({{std::string(pool.string_or("pool", ""))}, pool.number_or(member, 0)});
       metrics_.replace(metric, series);
     }
   }
@@ -168,7 +178,10 @@ class FrontDoor {
 };
 
 streams::LogLevel parse_level(const std::string& level) {
-  return level == "debug" ? streams::LogLevel::kDebug : level == "warn" ? streams::LogLevel::kWarning : level == "error" ? streams::LogLevel::kError : streams::LogLevel::kInfo;
+  return level == "debug"   ? streams::LogLevel::kDebug
+         : level == "warn"  ? streams::LogLevel::kWarning
+         : level == "error" ? streams::LogLevel::kError
+                            : streams::LogLevel::kInfo;
 }
 
 /// Reports in = accepted + filtered + dead letters, from the tallies that stand in the stores of this directory; what other
@@ -198,10 +211,15 @@ Result<Json> account(const Settings& settings, streams::Log& log) {
     if (sum.refused[r] > 0) by_reason.set(reason_code(static_cast<Reason>(r)), sum.refused[r]);
   }
   if (sum.delivered != sum.accepted + filtered + dead || dead != static_cast<uint64_t>(dead_written))
-    return Error{Errc::kUnexpected, "accounting for the reports: " + std::to_string(sum.delivered) + " in, " + std::to_string(sum.accepted) +
-                                        " accepted + " + std::to_string(filtered) + " filtered + " + std::to_string(dead) + " dead letters (" +
-                                        std::to_string(dead_written) + " written)"};
-  return Json::object().set("delivered", sum.delivered).set("accepted", sum.accepted).set("filtered", filtered).set("deadLetters", dead).set("byReason", std::move(by_reason));
+    return Error{Errc::kUnexpected, "accounting for the reports: " + std::to_string(sum.delivered) + " in, " +
+                                        std::to_string(sum.accepted) + " accepted + " + std::to_string(filtered) + " filtered + " +
+                                        std::to_string(dead) + " dead letters (" + std::to_string(dead_written) + " written)"};
+  return Json::object()
+      .set("delivered", sum.delivered)
+      .set("accepted", sum.accepted)
+      .set("filtered", filtered)
+      .set("deadLetters", dead)
+      .set("byReason", std::move(by_reason));
 }
 
 Result<int> run(Context& context, const Flags& flags) {

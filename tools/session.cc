@@ -94,7 +94,8 @@ Result<Json> collect(const QueryTarget& target, std::string_view processor, Resu
   }
   // By time, whichever partition they come from; rows without one (pools) keep their order.
   std::stable_sort(rows.begin(), rows.end(), [](const Json& a, const Json& b) {
-    return std::make_pair(a.string_or("ts", ""), a.string_or("entityId", "")) < std::make_pair(b.string_or("ts", ""), b.string_or("entityId", ""));
+    return std::make_pair(a.string_or("ts", ""), a.string_or("entityId", "")) <
+           std::make_pair(b.string_or("ts", ""), b.string_or("entityId", ""));
   });
   return Json(std::move(rows));
 }
@@ -114,7 +115,8 @@ std::string url_encode(std::string_view text) {
   static constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~') {
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
+        c == '~') {
       out.push_back(c);
     } else {
       out.push_back('%');
@@ -137,7 +139,8 @@ std::string state_dir(const Settings& settings, std::string_view task) {
   return (std::filesystem::path(settings.data_dir) / "state" / task).string();
 }
 
-Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings, const streams::TaskSpec& spec, streams::Log& log) {
+Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings, const streams::TaskSpec& spec,
+                                                        streams::Log& log) {
   const streams::TopicNames names = topic_names(settings);
   std::vector<TopicPartition> inputs;
   for (auto [topic, partition] : spec.inputs) inputs.push_back({names.full(topic), partition});
@@ -190,12 +193,15 @@ Result<Json> answer(const QueryTarget& target, std::string_view query, const Que
   if (query == "pools") {
     TRY_ASSIGN(Json rows, collect(target, "allocation", &processors::pools_json));
     if (param(params, "waiting").empty())  // a gauge's business, not a member of the documented row
-      for (Json& row : rows.as_array()) std::erase_if(row.as_object(), [](const auto& member) { return member.first == "waiting"; });
+      for (Json& row : rows.as_array())
+        std::erase_if(row.as_object(), [](const auto& member) { return member.first == "waiting"; });
     return rows;
   }
   const std::string id = param(params, "history");
-  if (query == "promotions") return id.empty() ? collect(target, "promotion", &processors::promotions_json) : history(target, Topic::kPromotions, id);
-  if (query == "allocations") return id.empty() ? collect(target, "allocation", &processors::allocations_json) : history(target, Topic::kAllocations, id);
+  if (query == "promotions")
+    return id.empty() ? collect(target, "promotion", &processors::promotions_json) : history(target, Topic::kPromotions, id);
+  if (query == "allocations")
+    return id.empty() ? collect(target, "allocation", &processors::allocations_json) : history(target, Topic::kAllocations, id);
   if (query == "lag") {
     TRY_ASSIGN(auto rows, measure_lag(target));
     return streams::lag_json(rows);

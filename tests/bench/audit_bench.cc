@@ -28,8 +28,9 @@ OutRecord event(int64_t n) {
   schemas::Json data = schemas::Json::object();
   data.set("entityId", "agent-" + std::to_string(n % 42)).set("action", "promote").set("score", 0.8731).set("confidence", 0.976);
   data.set("rationale", "Score at least 0.85 at three hours in a row, and the lower bound of the day at least 0.85.");
-  processors::Output out = processors::audit_output(derived_id(cause, "promotion", 0), cause, "promotion.applied", "service:eval-engine",
-                                                    "2026-01-01T00:00:00.000Z", std::move(source), std::move(data));
+  processors::Output out =
+      processors::audit_output(derived_id(cause, "promotion", 0), cause, "promotion.applied", "service:eval-engine",
+                               "2026-01-01T00:00:00.000Z", std::move(source), std::move(data));
   return {{"audit-events", 0}, WallTime(kStartMs + n), std::move(out.key), std::move(out.value), {}};
 }
 
@@ -98,8 +99,10 @@ void run(const std::string& dir, const std::string& database, int64_t count) {
   processors::ChainState again = state;
   for (size_t at = 0; at < events.size(); at += kBatchRows) {
     const size_t end = std::min(events.size(), at + kBatchRows);
-    chain({events.begin() + static_cast<ptrdiff_t>(at), events.begin() + static_cast<ptrdiff_t>(end)}, first + static_cast<int64_t>(at), again);
-    batches.emplace_back(std::vector<SignedRow>(rows.begin() + static_cast<ptrdiff_t>(at), rows.begin() + static_cast<ptrdiff_t>(end)), again);
+    chain({events.begin() + static_cast<ptrdiff_t>(at), events.begin() + static_cast<ptrdiff_t>(end)},
+          first + static_cast<int64_t>(at), again);
+    batches.emplace_back(
+        std::vector<SignedRow>(rows.begin() + static_cast<ptrdiff_t>(at), rows.begin() + static_cast<ptrdiff_t>(end)), again);
   }
   figure("COPY alone (rows signed before)", "rows", rows_all, measure([&] {
            processors::ChainState before = state;

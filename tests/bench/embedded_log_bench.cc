@@ -1,4 +1,5 @@
-// Speed of the embedded log: records of 380 bytes through producer, transactions and readers. One JSON line a figure on stdout; no test.
+// Speed of the embedded log: records of 380 bytes through producer, transactions and readers. One JSON line a figure on stdout; no
+// test.
 //   embedded_log_bench DIR [RECORDS]
 #include <cstdio>
 #include <cstdlib>

@@ -1,5 +1,6 @@
-// Speed of scoring: reports of a fleet on an embedded log, through the real pipeline into scores and stores, then verified by replay.
-// Beside it, on the same records, what bounds it: reading the log, decoding, hashing. One JSON line a figure on stdout; no test.
+// Speed of scoring: reports of a fleet on an embedded log, through the real pipeline into scores and stores, then verified by
+// replay. Beside it, on the same records, what bounds it: reading the log, decoding, hashing. One JSON line a figure on stdout; no
+// test.
 //   scoring_bench DIR json|protobuf REPORTS PARTITIONS        a fleet of its own making
 //   scoring_bench DIR json FILE PARTITIONS                    JSON lines of a file
 #include <algorithm>
@@ -46,7 +47,8 @@ class Fleet {
     const auto agent = static_cast<int>(n_ % kAgents);
     const int64_t now = kStartMs + n_ / kAgents * kPaceMs + agent * 700;
     char text[64];
-    std::snprintf(text, sizeof text, "eval-%016llx%08llx", static_cast<unsigned long long>(random_()), static_cast<unsigned long long>(n_));
+    std::snprintf(text, sizeof text, "eval-%016llx%08llx", static_cast<unsigned long long>(random_()),
+                  static_cast<unsigned long long>(n_));
     report.id = text;
     report.agent = "agent-eastus-d8s-" + std::to_string(agent);
     report.division = "division-" + std::to_string(agent % 4);
@@ -66,7 +68,8 @@ class Fleet {
 };
 
 std::string as_json(const Made& report) {
-  std::string out = R"({"id":")" + report.id + R"(","agentId":")" + report.agent + R"(","divisionId":")" + report.division + R"(","metricSet":{)";
+  std::string out =
+      R"({"id":")" + report.id + R"(","agentId":")" + report.agent + R"(","divisionId":")" + report.division + R"(","metricSet":{)";
   for (int m = 0; m < report.metrics; ++m) {
     out += (m == 0 ? "\"" : ",\"") + std::string(kMetrics[m]) + "\":";
     append_number(report.values[m], out);
@@ -90,7 +93,8 @@ std::string as_protobuf(const Made& report) {
 
 class Bench {
  public:
-  Bench(std::string dir, int32_t partitions) : dir_(std::move(dir)), names_("", partitions), log_(must(open_embedded_log(dir_ + "/log"))) {
+  Bench(std::string dir, int32_t partitions)
+      : dir_(std::move(dir)), names_("", partitions), log_(must(open_embedded_log(dir_ + "/log"))) {
     const std::vector<TopicConfig> topics = wanted_topics({"", partitions, -1});
     must(log_->create_topics(topics));
   }
@@ -120,7 +124,8 @@ class Bench {
       }
     }
     must(producer->flush());
-    std::fprintf(stderr, "%.0f reports of %.0f bytes as %s on %d partitions\n", reports_, bytes_ / reports_, form.c_str(), names_.partitions());
+    std::fprintf(stderr, "%.0f reports of %.0f bytes as %s on %d partitions\n", reports_, bytes_ / reports_, form.c_str(),
+                 names_.partitions());
   }
 
   /// Calls `each` for all reports on the log.
@@ -147,15 +152,15 @@ class Bench {
     figure("read and decode", "reports", reports_,
            measure([&] { read([&](const RecordView& r) { good += decoder.decode(r, &reject) != nullptr; }); }));
     processors::MerkleRoot merkle;
-    figure("read and hash (SHA-256 Merkle tree)", "reports", reports_,
-           measure([&] {
+    figure("read and hash (SHA-256 Merkle tree)", "reports", reports_, measure([&] {
              read([&](const RecordView& r) {
                state::Encoder head;
                processors::append_merkle_leaf_head(r, head);
                merkle.add(head.str(), *r.value);
              });
            }));
-    if (static_cast<double>(good) != reports_ || static_cast<double>(bytes) != bytes_ || static_cast<double>(merkle.count()) != reports_) {
+    if (static_cast<double>(good) != reports_ || static_cast<double>(bytes) != bytes_ ||
+        static_cast<double>(merkle.count()) != reports_) {
       std::fprintf(stderr, "the log gave other records than were sent\n");
       std::exit(1);
     }
@@ -170,15 +175,17 @@ class Bench {
     Metrics metrics;
     std::map<std::string, std::shared_ptr<state::Store>> stores;
     std::mutex mutex;
-    Pipeline pipeline(*log_, options,
-                      [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
-                        std::lock_guard lock(mutex);
-                        if (stores[task] == nullptr) stores[task] = must(state::open_rocksdb_store(dir_ + "/run/" + task, {}));
-                        return stores[task];
-                      },
-                      std::nullopt, metrics);
+    Pipeline pipeline(
+        *log_, options,
+        [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
+          std::lock_guard lock(mutex);
+          if (stores[task] == nullptr) stores[task] = must(state::open_rocksdb_store(dir_ + "/run/" + task, {}));
+          return stores[task];
+        },
+        std::nullopt, metrics);
     std::atomic<bool> stop{false};
-    figure("score: log to scores and stores, committed", "reports", reports_, measure([&] { must(pipeline.run(stop)); }), barred ? kBar : 0);
+    figure("score: log to scores and stores, committed", "reports", reports_, measure([&] { must(pipeline.run(stop)); }),
+           barred ? kBar : 0);
     uint64_t accepted = 0;
     int64_t commits = 0;
     for (const auto& [task, store] : stores) {
@@ -187,7 +194,8 @@ class Bench {
       commits += meta.sequence;
       std::fprintf(stderr, "%s %s\n", task.c_str(), meta.digest.hex().c_str());
     }
-    std::fprintf(stderr, "%llu accepted in %lld commits\n", static_cast<unsigned long long>(accepted), static_cast<long long>(commits));
+    std::fprintf(stderr, "%llu accepted in %lld commits\n", static_cast<unsigned long long>(accepted),
+                 static_cast<long long>(commits));
   }
 
   void verify(bool barred) {

@@ -50,7 +50,8 @@ class KafkaLogTest : public LogConformance {
     return t;
   }
   static std::string kcat_read(const std::string& topic) {
-    return shell("kcat -C -e -q -b " + std::string(KafkaWorld::brokers()) + " -t " + topic + " -X isolation.level=read_committed -f '(%k->%s)'");
+    return shell("kcat -C -e -q -b " + std::string(KafkaWorld::brokers()) + " -t " + topic +
+                 " -X isolation.level=read_committed -f '(%k->%s)'");
   }
   static void restart_broker() {
     const char* dir = std::getenv("ASSAY_TEST_BROKER_DIR");
@@ -395,8 +396,12 @@ TEST_P(KafkaLogTest, PausesAndSeeksAtRandomLoseAndDoubleNothing) {
       const int p = static_cast<int>(random() % 2);
       const TopicPartition tp{topic, p};
       switch (random() % 6) {
-        case 0: from->pause(tp), paused[p] = true; break;
-        case 1: from->resume(tp), paused[p] = false; break;
+        case 0:
+          from->pause(tp), paused[p] = true;
+          break;
+        case 1:
+          from->resume(tp), paused[p] = false;
+          break;
         case 2:
           next[p] = random() % kCount;
           must(from->seek(tp, places[p][next[p]]));
@@ -554,7 +559,8 @@ TEST_P(KafkaLogTest, ReadersAndWritersSurviveRestartsOfTheBroker) {
   EXPECT_EQ(count("->1)"), count("->2)"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kafka, KafkaLogTest, testing::Values(kafka_kind()), [](const auto& parameter) { return parameter.param.name; });
+INSTANTIATE_TEST_SUITE_P(Kafka, KafkaLogTest, testing::Values(kafka_kind()),
+                         [](const auto& parameter) { return parameter.param.name; });
 
 }  // namespace
 }  // namespace assay::streams

@@ -4,7 +4,8 @@
 namespace assay::streams {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Kafka, LogConformance, testing::Values(kafka_kind()), [](const auto& parameter) { return parameter.param.name; });
+INSTANTIATE_TEST_SUITE_P(Kafka, LogConformance, testing::Values(kafka_kind()),
+                         [](const auto& parameter) { return parameter.param.name; });
 
 }  // namespace
 }  // namespace assay::streams

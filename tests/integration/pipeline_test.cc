@@ -1,4 +1,6 @@
 // The whole pipeline on the embedded log: a commit's size, a restart or a crash never shows, and replay rebuilds it.
+#include "streams/pipeline.h"
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -8,7 +10,6 @@
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/embedded_log.h"
-#include "streams/pipeline.h"
 #include "streams/queries.h"
 
 namespace assay::streams {
@@ -42,13 +43,15 @@ std::vector<OutRecord> fleet(uint64_t seed, int reports) {
     int64_t at = start + span * i / reports - static_cast<int64_t>(random() % (30 * kMinuteMs));
     if (random() % 50 == 0) at -= kHourMs * 3;  // late
     const bool bad_now = agent >= 3 && at > start + span / 2;
-    const double win = bad_now ? 0.3 + static_cast<double>(random() % 100) / 1000 : 0.9 + static_cast<double>(random() % 100) / 1000;
+    const double win =
+        bad_now ? 0.3 + static_cast<double>(random() % 100) / 1000 : 0.9 + static_cast<double>(random() % 100) / 1000;
     OutRecord record;
     record.to = {kNames.full(Topic::kReports), -1};
     record.timestamp = WallTime(start + span);
     record.key = name;
-    record.value = "{\"id\":\"r" + std::to_string(i) + "\",\"agentId\":\"" + name + "\",\"divisionId\":\"d" + std::to_string(agent % 2) +
-                   "\",\"metricSet\":{\"win\":" + std::to_string(win) + "},\"timestamp\":\"" + format_rfc3339_ms(at) + "\"}";
+    record.value = "{\"id\":\"r" + std::to_string(i) + "\",\"agentId\":\"" + name + "\",\"divisionId\":\"d" +
+                   std::to_string(agent % 2) + "\",\"metricSet\":{\"win\":" + std::to_string(win) + "},\"timestamp\":\"" +
+                   format_rfc3339_ms(at) + "\"}";
     if (random() % 40 == 0) record.value = "{broken";
     out.push_back(record);
     if (random() % 20 == 0) out.push_back(record);  // a duplicate
@@ -58,7 +61,8 @@ std::vector<OutRecord> fleet(uint64_t seed, int reports) {
 
 class Instance {
  public:
-  explicit Instance(const std::string& name) : dir_(std::filesystem::temp_directory_path() / ("assay-pipeline-" + name + "-" + std::to_string(getpid()))) {
+  explicit Instance(const std::string& name)
+      : dir_(std::filesystem::temp_directory_path() / ("assay-pipeline-" + name + "-" + std::to_string(getpid()))) {
     std::filesystem::remove_all(dir_);
     std::filesystem::create_directories(dir_);
     open();
@@ -94,7 +98,8 @@ class Instance {
     options.task.max_commit_records = max_commit_records;
     options.task.commit_interval = interval;
     options.task.poll_records = max_commit_records;
-    Pipeline pipeline(*log_, options, [this](const std::string& task) { return store(task); }, std::nullopt, metrics_);
+    Pipeline pipeline(
+        *log_, options, [this](const std::string& task) { return store(task); }, std::nullopt, metrics_);
     std::atomic<bool> stop{false};
     return pipeline.run(stop);
   }

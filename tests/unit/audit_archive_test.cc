@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <set>
 
-#include "tests/unit/audit_support.h"
 #include "streams/audit_verify.h"
 #include "streams/gzip.h"
+#include "tests/unit/audit_support.h"
 
 namespace assay::testing {
 namespace {

@@ -3,9 +3,9 @@
 #include <chrono>
 #include <thread>
 
-#include "tests/unit/audit_support.h"
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
+#include "tests/unit/audit_support.h"
 
 namespace assay::testing {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "tests/unit/audit_support.h"
 #include "streams/audit_archive.h"
 #include "streams/gzip.h"
+#include "tests/unit/audit_support.h"
 
 namespace assay::testing {
 namespace {

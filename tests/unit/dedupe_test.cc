@@ -1,10 +1,10 @@
 // The memory of ids against a plain map, with restarts from its own rows in between.
+#include "processors/dedupe.h"
+
 #include <gtest/gtest.h>
 
 #include <map>
 #include <random>
-
-#include "processors/dedupe.h"
 
 namespace assay::processors {
 namespace {
@@ -16,7 +16,7 @@ class DedupeTest : public ::testing::TestWithParam<uint64_t> {};
 TEST_P(DedupeTest, RemembersExactlyWhatIsYoungEnough) {
   std::mt19937_64 random(GetParam());
   Dedupe dedupe;
-  std::map<UInt128, Dedupe::Entry> seen;  // everything ever remembered
+  std::map<UInt128, Dedupe::Entry> seen;                     // everything ever remembered
   std::map<std::pair<int64_t, uint64_t>, std::string> rows;  // the store
   state::Digest digest;
   const int64_t grace = 45 * kMinuteMs;
@@ -29,8 +29,8 @@ TEST_P(DedupeTest, RemembersExactlyWhatIsYoungEnough) {
     dedupe.forget_before(oldest);
     forgotten_to = std::max(forgotten_to, floor_to(oldest, Dedupe::kBucketMs));
     // Few distinct low bits, so that probes run into each other; old ids come again.
-    const UInt128 id = !ids.empty() && random() % 5 == 0 ? ids[random() % ids.size()]
-                                                         : (static_cast<UInt128>(random()) << 64 | (random() % 97));
+    const UInt128 id =
+        !ids.empty() && random() % 5 == 0 ? ids[random() % ids.size()] : (static_cast<UInt128>(random()) << 64 | (random() % 97));
     const Dedupe::Entry* found = dedupe.find(id, oldest);
     auto it = seen.find(id);
     const bool remembered = it != seen.end() && it->second.timestamp >= std::max(oldest, forgotten_to);

@@ -1,9 +1,8 @@
 // A file system that fails, and that loses at a crash what was not synced: tears writes, undoes names.
 #pragma once
 
-#include <cstdlib>
-
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>

@@ -1,11 +1,11 @@
 // Sums and their one division against arithmetic that cannot round.
+#include "processors/exact.h"
+
 #include <gtest/gtest.h>
 
 #include <boost/multiprecision/cpp_int.hpp>
 #include <cmath>
 #include <random>
-
-#include "processors/exact.h"
 
 namespace assay::processors {
 namespace {
@@ -32,7 +32,10 @@ TEST(Exact, MeanAndVarianceAreTheNearestDoubles) {
   std::mt19937_64 random(4);
   constexpr int64_t kLimit = 1'000'000'000'000'000'000;
   for (int round = 0; round < 2000; ++round) {
-    const int64_t spread = round % 4 == 0 ? kLimit : round % 4 == 1 ? 1 : round % 4 == 2 ? 1'000'000 : int64_t{1} << (random() % 60);
+    const int64_t spread = round % 4 == 0   ? kLimit
+                           : round % 4 == 1 ? 1
+                           : round % 4 == 2 ? 1'000'000
+                                            : int64_t{1} << (random() % 60);
     Moments moments, left, right;
     Big sum = 0, squares = 0;
     const uint64_t n = 1 + random() % 40;
@@ -56,7 +59,8 @@ TEST(Exact, SumsOfSquaresCarryIntoTheThirdWord) {
   constexpr int64_t kLimit = 1'000'000'000'000'000'000;
   for (int i = 0; i < 1000; ++i) moments.add(-kLimit);
   const Big truth = Big(kLimit) * kLimit * 1000;
-  const Big low = (Big(static_cast<uint64_t>(moments.sum_squares.low >> 64)) << 64) + static_cast<uint64_t>(moments.sum_squares.low);
+  const Big low =
+      (Big(static_cast<uint64_t>(moments.sum_squares.low >> 64)) << 64) + static_cast<uint64_t>(moments.sum_squares.low);
   EXPECT_EQ((Big(moments.sum_squares.high) << 128) + low, truth);
   EXPECT_EQ(moments.variance(), 0.0);
 }

@@ -1,10 +1,11 @@
 // What commits leave behind: manifests, marks and the meta row come back as they were, and nothing else is taken for one.
+#include "streams/manifest.h"
+
 #include <gtest/gtest.h>
 
 #include <random>
 
 #include "streams/fold.h"
-#include "streams/manifest.h"
 
 namespace assay::streams {
 namespace {
@@ -19,7 +20,8 @@ Manifest random_manifest(std::mt19937_64& random) {
     m.ranges.push_back({{"eval.reports.v1", static_cast<int32_t>(random() % 99)}, Offset(number()), Offset(number())});
   m.delivered = number();
   m.instant = WallTime(static_cast<int64_t>(random() % 4'000'000'000'000));
-  for (uint64_t i = random() % 4; i > 0; --i) m.outputs.push_back({{"eval.scores.v1", static_cast<int32_t>(i)}, number(), number()});
+  for (uint64_t i = random() % 4; i > 0; --i)
+    m.outputs.push_back({{"eval.scores.v1", static_cast<int32_t>(i)}, number(), number()});
   m.output_hash = Manifest::hash(std::to_string(random()));
   m.state_digest = state::Digest::of_row("k", std::to_string(random()));
   m.previous = random() % 2 ? Manifest::hash("p") : "";
@@ -118,7 +120,8 @@ TEST(WriterStamp, IsReadFromTheRight) {
   ASSERT_TRUE(stamp.has_value());
   EXPECT_EQ(stamp->writer, "scoring-3/0");
   EXPECT_EQ(stamp->n, 17);
-  for (const char* text : {"", "x", "x/", "x/-1", "x/1y", "x/ 1", "x/99999999999999999999"}) EXPECT_FALSE(WriterStamp::parse(text).has_value()) << text;
+  for (const char* text : {"", "x", "x/", "x/-1", "x/1y", "x/ 1", "x/99999999999999999999"})
+    EXPECT_FALSE(WriterStamp::parse(text).has_value()) << text;
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 // The running root against the recursion of RFC 6962 itself.
+#include "processors/merkle.h"
+
 #include <gtest/gtest.h>
 
 #include <random>
-
-#include "processors/merkle.h"
 
 namespace assay::processors {
 namespace {

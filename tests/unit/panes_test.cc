@@ -1,10 +1,10 @@
 // Panes against a list of everything that was accepted: rolled, settled or neither, a window's content is the same.
+#include "processors/panes.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <random>
-
-#include "processors/panes.h"
 
 namespace assay::processors {
 namespace {
@@ -69,7 +69,8 @@ TEST_P(PanesTest, ContentIsThatOfAllThatWasAccepted) {
     const int64_t before = horizon;
     horizon = std::max(horizon, clock - grace);
     if (before != Panes::kNever)  // as windows close: what lies before them is settled, then the panes are rolled
-      for (int64_t end = std::max(floor_to(before, kHourMs), floor_to(horizon, kHourMs) - 7 * kDayMs) + kHourMs; end <= horizon; end += kHourMs) {
+      for (int64_t end = std::max(floor_to(before, kHourMs), floor_to(horizon, kHourMs) - 7 * kDayMs) + kHourMs; end <= horizon;
+           end += kHourMs) {
         if (random() % 4 != 0) panes.settle(end);
         expect_same(panes, all, end - kHourMs, end);
         expect_same(panes, all, end - kDayMs, end);

@@ -1,9 +1,9 @@
 // The start-up decision: each row of its table, and that no evidence is taken for another.
+#include "streams/recovery.h"
+
 #include <gtest/gtest.h>
 
 #include <set>
-
-#include "streams/recovery.h"
 
 namespace assay::streams {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "tests/unit/report_maker.h"
 #include "schemas/eval_report.h"
+#include "tests/unit/report_maker.h"
 
 namespace {
 thread_local size_t allocation_count = 0;

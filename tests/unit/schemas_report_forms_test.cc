@@ -6,11 +6,11 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/unit/report_maker.h"
 #include "schemas/eval_report.h"
 #include "schemas/json_parse.h"
 #include "schemas/proto/eval_report.pb.h"
 #include "schemas/utf8.h"
+#include "tests/unit/report_maker.h"
 
 namespace assay::schemas {
 namespace {
