@@ -1,4 +1,4 @@
-"""The audit chain as an auditor meets it: proven in the database, in the archive and in an export, and any changed byte is named."""
+"""The audit chain as an auditor meets it: proven in the database, the archive and an export; any changed byte is named."""
 
 import contextlib
 import gzip
@@ -38,7 +38,8 @@ def kept(url, sequence):
     try:
         yield
     finally:
-        harness.psql(url, f"DELETE FROM audit_log WHERE sequence = {sequence}; INSERT INTO audit_log SELECT * FROM kept; DROP TABLE kept")
+        harness.psql(url, f"DELETE FROM audit_log WHERE sequence = {sequence}; INSERT INTO audit_log SELECT * FROM kept; "
+                          "DROP TABLE kept")
 
 
 class Audit(harness.EndToEnd):
@@ -73,14 +74,15 @@ class Audit(harness.EndToEnd):
         assay = self.fleet(database=True, sets=["audit.eval_submit=each"])
         export = self.export(assay)
         signers = export / "signers.json"
-        compat = subprocess.run([sys.executable, "-B", str(ORACLE), "--database-url", assay.database_url, "--signers", str(signers)],
-                                capture_output=True, text=True, timeout=120)
+        words = ["--database-url", assay.database_url, "--signers", str(signers)]
+        compat = subprocess.run([sys.executable, "-B", str(ORACLE), *words], capture_output=True, text=True, timeout=120)
         self.assertEqual(compat.returncode, 0, compat.stdout + compat.stderr)
         verdicts = re.findall(r"^ ?(\d+)  (\w+)", compat.stdout, re.MULTILINE)
         self.assertEqual([word for _, word in verdicts[:13]], ["ok"] * 13, compat.stdout)
 
         head = assay.json("audit", "head")
-        stored = harness.psql(assay.database_url, "SELECT id, hash, count(*) OVER () FROM audit_events ORDER BY created_at DESC LIMIT 1")
+        stored = harness.psql(assay.database_url,
+                              "SELECT id, hash, count(*) OVER () FROM audit_events ORDER BY created_at DESC LIMIT 1")
         self.assertEqual([head["headId"], head["headHash"], str(head["rows"])], stored[0])
         last = rows_of(export)[-1]
         self.assertEqual((head["headId"], head["headHash"], head["rows"]), (last["id"], last["hash"], len(rows_of(export))))
@@ -96,12 +98,12 @@ class Audit(harness.EndToEnd):
         pinned = verify(export, "--signers", signers)
         self.proves(pinned, head)
         self.assertNotIn("not pinned", pinned.out)
-        columns = ", ".join(f"{name}::text" for name in ("id", "event_type", "payload", "prev_hash", "hash", "signature", "signer_kid"))
-        in_database = harness.psql(assay.database_url, f"SELECT json_build_array({columns})::text FROM audit_events ORDER BY created_at")
-        for (row,), exported in zip(in_database, rows_of(export), strict=True):
-            one, event_type, payload, *rest = json.loads(row)
-            self.assertEqual([one, event_type, json.loads(payload), *rest],
-                             [exported[name] for name in ("id", "event_type", "payload", "prev_hash", "hash", "signature", "signer_kid")])
+        names = ("id", "event_type", "payload", "prev_hash", "hash", "signature", "signer_kid")
+        columns = ", ".join(f"'{name}', {name}" for name in names)
+        stored = harness.psql(assay.database_url,
+                              f"SELECT json_build_object({columns})::text FROM audit_events ORDER BY created_at")
+        for (row,), exported in zip(stored, rows_of(export), strict=True):
+            self.assertEqual(json.loads(row), {name: exported[name] for name in names})
 
     def test_an_edited_row_of_the_database_is_named(self):
         """The owner of the table can change anything in it, but not so that nobody sees it."""

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import harness
 
@@ -44,35 +45,41 @@ class Topics(harness.EndToEnd):
     def setUpClass(cls):
         """One run for all tests, which only read; in three parts, so that the counters of writers go over restarts."""
         super().setUpClass()
-        cls.assay = harness.Assay("kafka", pathlib.Path(cls.enterClassContext(harness.tempfile.TemporaryDirectory(prefix="assay-e2e-"))))
-        cls.addClassCleanup(cls.assay.close)
-        made = cls.assay.directory / "reports.jsonl"
-        cls.assay.ok("generate", "--agents", 20, "--reports", 2400, "--seed", 5, "--bad", 0.02, "--late", 0.02, "--out", made)
+        directory = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="assay-e2e-"))
+        cls.pipeline = harness.Assay("kafka", directory)
+        cls.addClassCleanup(cls.pipeline.close)
+        made = cls.pipeline.directory / "reports.jsonl"
+        cls.pipeline.ok("generate", "--agents", 20, "--reports", 2400, "--seed", 5, "--bad", 0.02, "--late", 0.02, "--out", made)
         lines = made.read_bytes().splitlines(keepends=True)
         for part in range(3):
-            cls.assay.json("produce", "--raw", data=b"".join(lines[part * 800:(part + 1) * 800]))
-            cls.folded = cls.assay.fold()
-        cls.records = {topic: harness.kcat_records(cls.assay.prefix + topic) for topic in TOPICS}
+            cls.pipeline.json("produce", "--raw", data=b"".join(lines[part * 800:(part + 1) * 800]))
+            cls.folded = cls.pipeline.fold()
+        cls.records = {topic: harness.kcat_records(cls.pipeline.prefix + topic) for topic in TOPICS}
+
+    def dead(self, form):
+        """A line for each dead letter, whose own bytes may be anything."""
+        out = harness.kcat("-C", "-t", self.pipeline.prefix + DEAD, "-e", "-q", "-X", "isolation.level=read_committed", "-f", form)
+        return out.decode(errors="replace").split("\n")[:-1]
 
     def test_kafkas_own_consumer_and_kcat_read_every_output_topic_alike(self):
         """Both read committed records alone, so what was aborted is in neither count."""
         counts = {topic: len(records) for topic, records in self.records.items()}
-        counts[DEAD] = len(harness.kcat("-C", "-t", self.assay.prefix + DEAD, "-e", "-q", "-X", "isolation.level=read_committed",
-                                        "-f", "%p %o\n").splitlines())
-        self.assertEqual(counts[DEAD], len(self.assay.dead_letters()))
+        counts[DEAD] = len(self.dead("%p %o\n"))
+        self.assertEqual(counts[DEAD], len(self.pipeline.dead_letters()))
         self.assertGreater(counts[DEAD], 20)
         running = {}
         for topic, count in counts.items():
             self.assertGreater(count, 0, f"{topic} is empty, which compares nothing")
-            words = ["tool", "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", harness.needed("ASSAY_TEST_BROKERS"),
-                     "--topic", self.assay.prefix + topic, "--from-beginning", "--isolation-level", "read_committed",
-                     "--timeout-ms", "4000"]
+            words = ["tool", "org.apache.kafka.tools.consumer.ConsoleConsumer",
+                     "--bootstrap-server", harness.needed("ASSAY_TEST_BROKERS"), "--topic", self.pipeline.prefix + topic,
+                     "--from-beginning", "--isolation-level", "read_committed", "--timeout-ms", "4000"]
             done = subprocess.run([str(ROOT / "deploy" / "broker"), *words], capture_output=True, timeout=60)
             read = re.search(rb"Processed a total of (\d+) messages", done.stderr)
             self.assertTrue(read, f"{topic}: exit {done.returncode}\n{done.stderr.decode(errors='replace')[-2000:]}")
             running[topic] = int(read[1])
             if topic in TOPICS:
-                self.assertEqual(sorted(done.stdout.decode().splitlines()), sorted(record["payload"] for record in self.records[topic]))
+                wanted = sorted(record["payload"] for record in self.records[topic])
+                self.assertEqual(sorted(done.stdout.decode().splitlines()), wanted)
         self.assertEqual(running, counts)
 
     def test_values_have_the_promised_members_in_canonical_form(self):
@@ -93,7 +100,9 @@ class Topics(harness.EndToEnd):
         topics = {"eval.scores.v1": lambda key: key, "eval.scores.live.v1": lambda key: key.rsplit("/", 1)[0],
                   "promotion.events.v1": lambda key: key, "allocation.events.v1": lambda key: key}
         keys = sorted({of(record["key"]) for topic, of in topics.items() for record in self.records[topic]})
-        scratch = self.assay_with_topics()
+        other = self.assay("kafka")
+        other.ok("topics", "apply")
+        scratch = other.prefix + REPORTS
         harness.kcat("-P", "-t", scratch, "-K", "\t", "-X", "topic.partitioner=murmur2",
                      data="".join(f"{key}\tx\n" for key in keys).encode())
         where = {record["key"]: record["partition"] for record in harness.kcat_records(scratch)}
@@ -101,18 +110,8 @@ class Topics(harness.EndToEnd):
         self.assertEqual(set(where.values()), {0, 1, 2, 3}, "keys in a single partition say little")
         for topic, of in topics.items():
             with self.subTest(topic=topic):
-                self.assertEqual([record["partition"] for record in self.records[topic]],
-                                 [where[of(record["key"])] for record in self.records[topic]])
-
-    def assay_with_topics(self):
-        other = self.assay_on_kafka()
-        other.ok("topics", "apply")
-        return other.prefix + REPORTS
-
-    def assay_on_kafka(self):
-        made = harness.Assay("kafka", self.directory)
-        self.addCleanup(made.close)
-        return made
+                misplaced = {record["key"] for record in self.records[topic] if record["partition"] != where[of(record["key"])]}
+                self.assertEqual(misplaced, set())
 
     def test_ids_are_unique_and_writers_count_without_holes(self):
         for topic in IDENTIFIED:
@@ -124,9 +123,8 @@ class Topics(harness.EndToEnd):
                 if topic in ("promotion.events.v1", "allocation.events.v1"):
                     self.assertEqual(ids, [json.loads(record["payload"])["id"] for record in self.records[topic]])
                 self.counts_from_zero(self.records[topic])
-        dead = harness.kcat("-C", "-t", self.assay.prefix + DEAD, "-e", "-q", "-X", "isolation.level=read_committed", "-f", "%p %o %h\n")
         records = []
-        for line in dead.decode(errors="replace").splitlines():
+        for line in self.dead("%p %o %h\n"):
             found = re.match(r"(\d+) (\d+) .*assay-writer=([^,]+)", line)
             self.assertTrue(found, line)
             records.append({"partition": int(found[1]), "offset": int(found[2]), "headers": ["assay-writer", found[3]]})
