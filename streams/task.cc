@@ -1,5 +1,6 @@
 #include "streams/task.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -293,7 +294,8 @@ Result<void> Task::run(const std::atomic<bool>& stop) {
     if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
     const Milliseconds wait =
         was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
-    TRY_ASSIGN(auto fetch, reader_->poll(wait, options_.poll_records));
+    TRY_ASSIGN(auto fetch,
+               reader_->poll(wait, std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records())));
     if (!fetch) continue;
     TRY(fold(*fetch));
     if (was_idle) due = Steady::now() + options_.commit_interval;

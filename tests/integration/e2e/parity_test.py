@@ -123,9 +123,9 @@ class Parity(harness.EndToEnd):
 
     def test_logs_commits_and_crashes(self):
         fleet = self.fleet(6000)
-        plans = (("embedded", "whole", ("max_records=20000",), 0, True), ("embedded", "torn", ("max_records=2", "interval_ms=5"), 3, False),
+        plans = (("embedded", "whole", ("max_records=20000",), 0, True), ("embedded", "torn", ("max_records=23", "interval_ms=5"), 3, False),
                  ("kafka", "kafka-whole", ("max_records=1777", "interval_ms=1000"), 0, False),
-                 ("kafka", "kafka-torn", ("max_records=5", "interval_ms=20"), 3, True))
+                 ("kafka", "kafka-torn", ("max_records=61", "interval_ms=20"), 3, True))
         first = None
         for log, name, commit, crashes, database in plans:
             with self.subTest(name):
