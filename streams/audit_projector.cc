@@ -1,7 +1,6 @@
 #include "streams/audit_projector.h"
 
 #include <algorithm>
-#include <chrono>
 #include <future>
 #include <optional>
 #include <thread>
@@ -12,7 +11,6 @@ namespace assay::streams {
 
 using processors::AuditRow;
 using processors::ChainState;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -25,8 +23,15 @@ struct Batch {
   ChainState before, after;
   std::vector<SignedRow> rows;
   size_t bytes = 0;
-  Clock::time_point started;
+  Milliseconds started{0};  // uptime of its first record
   bool empty() const { return before.next_offset == after.next_offset; }
+};
+
+/// A batch on its way into the sink, on a thread of its own.
+struct Writing {
+  Batch batch;
+  Result<void> result;  // when the thread is done
+  std::unique_ptr<Runtime::Thread> thread;
 };
 
 }  // namespace
@@ -34,7 +39,7 @@ struct Batch {
 class AuditProjector::Run {
  public:
   Run(AuditProjector& projector, const std::atomic<bool>& stop)
-      : p_(projector), options_(projector.options_), stop_(stop), partition_{options_.topic, 0} {}
+      : p_(projector), options_(projector.options_), runtime_(projector.runtime_), stop_(stop), partition_{options_.topic, 0} {}
 
   Result<void> operator()() {
     TRY_ASSIGN(ChainState state, retrying<ChainState>([&] { return p_.sink_.take_over(p_.signer_.key()); }));
@@ -48,10 +53,8 @@ class AuditProjector::Run {
     Result<void> result;
     while (!stop_ && result) result = turn();
     // What is being stored comes to its end; what was only folded is read again by the next run.
-    if (writing_.valid()) {
-      Result<void> stored = writing_.get();
-      if (result) result = std::move(stored);
-    }
+    Result<void> stored = finish_writing();
+    if (result) result = std::move(stored);
     commit_offsets();
     return result;
   }
@@ -70,7 +73,7 @@ class AuditProjector::Run {
       retried = true;
       p_.counters_.retries.fetch_add(1, std::memory_order_relaxed);
       if (options_.on_retry) options_.on_retry(result.error());
-      for (auto until = Clock::now() + wait; Clock::now() < until && !stop_;) std::this_thread::sleep_for(Milliseconds(10));
+      for (const auto until = runtime_.uptime() + wait; runtime_.uptime() < until && !stop_;) runtime_.sleep(Milliseconds(10));
       if (stop_) {
         if constexpr (std::is_void_v<T>)
           return {};
@@ -112,22 +115,23 @@ class AuditProjector::Run {
 
   Result<void> turn() {
     if (!full()) TRY(read());
-    if (writing_.valid() && (full() || writing_.wait_for(Milliseconds(0)) == std::future_status::ready)) {
+    if (writing_ != nullptr && (full() || writing_->thread->done())) {
       if (full()) TRY(sign(batch_));  // while the batch before is being stored
-      TRY(writing_.get());
+      TRY(finish_writing());
     }
-    if (!writing_.valid() && !batch_.empty() && (full() || Clock::now() >= batch_.started + options_.linger)) TRY(store());
-    if (!writing_.valid() && batch_.empty() && end_ && end_->value > p_.position_.load(std::memory_order_relaxed))
+    if (writing_ == nullptr && !batch_.empty() && (full() || runtime_.uptime() >= batch_.started + options_.linger)) TRY(store());
+    if (writing_ == nullptr && batch_.empty() && end_ && end_->value > p_.position_.load(std::memory_order_relaxed))
       p_.position_.store(end_->value, std::memory_order_release);  // only markers lie in between
-    const bool settled = !writing_.valid() && batch_.empty();
-    if (Clock::now() >= committed_at_ + (settled && !commit_failed_ ? Milliseconds(0) : kCommitEvery)) commit_offsets();
+    const bool settled = writing_ == nullptr && batch_.empty();
+    const Milliseconds pause = settled && !commit_failed_ ? Milliseconds(0) : kCommitEvery;
+    if (!committed_at_ || runtime_.uptime() >= *committed_at_ + pause) commit_offsets();
     return {};
   }
 
   bool full() const { return batch_.rows.size() >= options_.batch_rows_max || batch_.bytes >= options_.batch_bytes_max; }
 
   Result<void> read() {
-    const bool hurry = !batch_.empty() || writing_.valid();
+    const bool hurry = !batch_.empty() || writing_ != nullptr;
     TRY_ASSIGN(std::optional<Fetch> fetch, retrying<std::optional<Fetch>>([&] {
                  return reader_->poll(hurry ? std::min(options_.linger, kPollWait) : kPollWait,
                                       options_.batch_rows_max - batch_.rows.size());
@@ -139,7 +143,7 @@ class AuditProjector::Run {
   }
 
   Result<void> fold(const RecordView& record) {
-    if (batch_.empty()) batch_.started = Clock::now();
+    if (batch_.empty()) batch_.started = runtime_.uptime();
     std::optional<processors::WriterStamp> stamp;
     if (options_.writer_of) stamp = options_.writer_of(record);
     processors::ChainStep step = processors::fold_audit_record(record, stamp, batch_.after);
@@ -191,27 +195,40 @@ class AuditProjector::Run {
     if (stop_) return {};  // the signer may have been left before all was signed
     Batch next;
     next.before = next.after = batch_.after;
-    writing_ = std::async(std::launch::async, [this, batch = std::exchange(batch_, std::move(next))]() -> Result<void> {
-      bool stored = false;
-      TRY(retrying<void>([&] {
-        Result<void> result = p_.sink_.append(batch.rows, batch.before, batch.after);
-        stored = result.has_value();
-        return result;
-      }));
-      if (!stored) return {};  // stopped before the sink came back
-      p_.counters_.rows.fetch_add(std::ssize(batch.rows), std::memory_order_relaxed);
-      p_.counters_.batches.fetch_add(1, std::memory_order_relaxed);
-      p_.position_.store(batch.after.next_offset.value, std::memory_order_release);
-      return {};
-    });
+    writing_ = std::make_unique<Writing>();
+    writing_->batch = std::exchange(batch_, std::move(next));
+    writing_->thread = runtime_.spawn([this, w = writing_.get()] { w->result = append(w->batch); });
     return {};
+  }
+
+  Result<void> append(const Batch& batch) {
+    bool stored = false;
+    TRY(retrying<void>([&] {
+      Result<void> result = p_.sink_.append(batch.rows, batch.before, batch.after);
+      stored = result.has_value();
+      return result;
+    }));
+    if (!stored) return {};  // stopped before the sink came back
+    p_.counters_.rows.fetch_add(std::ssize(batch.rows), std::memory_order_relaxed);
+    p_.counters_.batches.fetch_add(1, std::memory_order_relaxed);
+    p_.position_.store(batch.after.next_offset.value, std::memory_order_release);
+    return {};
+  }
+
+  /// Waits for the batch that is on its way, if there is one.
+  Result<void> finish_writing() {
+    if (writing_ == nullptr) return {};
+    writing_->thread->join();
+    Result<void> result = std::move(writing_->result);
+    writing_.reset();
+    return result;
   }
 
   /// Lets standard tools see how far the chain is. The truth is in the sink, so a failure only counts.
   void commit_offsets() {
     const Offset position = p_.position();
     if (options_.group.empty() || position == committed_ || position.value < 0) return;
-    committed_at_ = Clock::now();
+    committed_at_ = runtime_.uptime();
     Result<void> done = p_.log_.commit_offsets({options_.group, {{partition_, position}}}, options_.member);
     if (done && commit_failed_ && options_.on_recovered) options_.on_recovered();
     commit_failed_ = !done;
@@ -225,19 +242,20 @@ class AuditProjector::Run {
 
   AuditProjector& p_;
   const AuditProjectorOptions& options_;
+  Runtime& runtime_;
   const std::atomic<bool>& stop_;
   const TopicPartition partition_;
   std::unique_ptr<LogReader> reader_;
   Batch batch_;
   std::optional<Offset> end_;  // of the log, when the last fetch reached it
-  std::future<Result<void>> writing_;
+  std::unique_ptr<Writing> writing_;
   Offset committed_{-1};
   bool commit_failed_ = false;
-  Clock::time_point committed_at_{};
+  std::optional<Milliseconds> committed_at_;  // uptime of the last attempt
 };
 
-AuditProjector::AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options)
-    : log_(log), sink_(sink), signer_(signer), options_(std::move(options)) {
+AuditProjector::AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options, Runtime& runtime)
+    : log_(log), sink_(sink), signer_(signer), options_(std::move(options)), runtime_(runtime) {
   CHECK(options_.dead_letter && options_.batch_rows_max > 0);
 }
 

@@ -8,6 +8,7 @@
 
 #include "streams/audit_sink.h"
 #include "streams/log.h"
+#include "streams/runtime.h"
 
 namespace assay::streams {
 
@@ -37,7 +38,7 @@ struct AuditProjectorCounters {
 /// One run of the projector. Requires: log, sink and signer outlive it.
 class AuditProjector {
  public:
-  AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options);
+  AuditProjector(Log& log, AuditSink& sink, Signer& signer, AuditProjectorOptions options, Runtime& runtime = machine_runtime());
 
   /// Takes the sink over and projects until `stop`. An unreachable sink is tried again for as long as it takes.
   /// Errors: kFenced (a newer projector took over), kRefused, kCorrupt (LOG_DIVERGED), kIncomplete (INPUT_GAP), kOutOfRange
@@ -54,6 +55,7 @@ class AuditProjector {
   AuditSink& sink_;
   Signer& signer_;
   AuditProjectorOptions options_;
+  Runtime& runtime_;
   AuditProjectorCounters counters_;
   std::atomic<int64_t> position_{-1};
 };

@@ -1,7 +1,6 @@
 #include "streams/pipeline.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "streams/decision_metrics.h"
 #include "streams/logging.h"
@@ -39,11 +38,6 @@ std::string_view error_word(Errc code) {
   }
 }
 
-void sleep_until_stop(Milliseconds time, const std::atomic<bool>& stop) {
-  for (const auto until = std::chrono::steady_clock::now() + time; !stop && std::chrono::steady_clock::now() < until;)
-    std::this_thread::sleep_for(Milliseconds(20));
-}
-
 }  // namespace
 
 std::string_view task_state_name(TaskState state) {
@@ -68,7 +62,7 @@ struct Pipeline::Running {
   TaskSpec spec;
   std::shared_ptr<state::Store> store;
   std::atomic<bool> stop{false};
-  std::thread thread;
+  std::unique_ptr<Runtime::Thread> thread;
   TaskState state = TaskState::kStarting;  // under mutex_
   std::string detail;                      // under mutex_
   std::string halt;                        // under mutex_; name of the halt it stands at
@@ -82,16 +76,18 @@ struct Pipeline::Driver {
   std::vector<std::string> topics;
   std::unique_ptr<Membership> member;
   std::map<int32_t, std::unique_ptr<Running>> running;  // by partition; under mutex_ for the map itself
-  std::thread thread;
+  std::unique_ptr<Runtime::Thread> thread;
   std::atomic<bool> joined{false};
 };
 
-Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics)
+Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics,
+                   Runtime& runtime)
     : log_(log),
       options_(std::move(options)),
       stores_(std::move(stores)),
       projection_(std::move(projection)),
       metrics_(metrics),
+      runtime_(runtime),
       plans_(topology(options_.names, options_.scoring)) {
   for (const ProcessorPlan& plan : plans_) {
     if (!wants(plan.name)) continue;
@@ -152,7 +148,7 @@ TaskEvents Pipeline::events(Running& running) {
   e.committed = [this, decisions](const TaskSpec& spec, const CommitReport& report) {
     const processors::Tally& part = report.part;
     std::optional<double> waited_seconds;
-    const WallTime now = system_now();
+    const WallTime now = runtime_.now();
     auto seconds_since = [now](WallTime then) { return static_cast<double>(std::max<int64_t>(0, now - then)) / 1000; };
     if (!report.inputs.empty()) waited_seconds = seconds_since(*std::min_element(report.inputs.begin(), report.inputs.end()));
     decisions->count(metrics_, waited_seconds);
@@ -214,11 +210,12 @@ void Pipeline::run_task(Running& running, const Membership* member) {
   Milliseconds pause = options_.retry_min;
   while (!running.stop) {
     set_state(running, TaskState::kStarting, {});
-    const auto started = std::chrono::steady_clock::now();
+    const Milliseconds started = runtime_.uptime();
     // A store that was ours before may still be read by somebody's query: opening it is tried again like everything else.
     Result<void> result = open_store(running);
     if (result)
-      result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running)).run(running.stop);
+      result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running), runtime_)
+                   .run(running.stop);
     if (result) break;
     const Error& error = result.error();
     if (const std::string_view halt = halt_name(error); !halt.empty()) {
@@ -236,7 +233,7 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       log_warning("task.fenced", {{"task", name}, {"detail", error.message}});
       set_state(running, TaskState::kFenced, error.message);
       // The group will tell whether the partition is still ours; asking for it again at once would fence its new owner.
-      sleep_until_stop(options_.retry_max, running.stop);
+      sleep_until(running.stop, options_.retry_max);
       continue;
     }
     metrics_.increment(Metric::kLogErrors, {name, error_word(error.code)});
@@ -247,8 +244,8 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       std::lock_guard lock(mutex_);
       if (!failed_.exchange(true)) failure_ = error;
     }
-    if (std::chrono::steady_clock::now() - started > options_.retry_max) pause = options_.retry_min;
-    sleep_until_stop(pause, running.stop);
+    if (runtime_.uptime() - started > options_.retry_max) pause = options_.retry_min;
+    sleep_until(running.stop, pause);
     pause = std::min(pause * 2, options_.retry_max);
   }
   set_state(running, TaskState::kStopped, {});
@@ -265,14 +262,14 @@ void Pipeline::run_projection(Running& running, const Membership* member) {
       metrics_.increment(Metric::kProjectorFenced);
       log_warning("projector.fenced", {{"detail", error.message}});
       set_state(running, TaskState::kFenced, error.message);
-      sleep_until_stop(options_.retry_max, running.stop);
+      sleep_until(running.stop, options_.retry_max);
       continue;
     }
     metrics_.increment(Metric::kProjectorErrors, {error_word(error.code)});
     if (error.code == Errc::kUnreachable || error.code == Errc::kUnexpected) {
       log_warning("projector.retrying", {{"detail", error.message}, {"pause_ms", pause.count()}});
       set_state(running, TaskState::kRetrying, error.message);
-      sleep_until_stop(pause, running.stop);
+      sleep_until(running.stop, pause);
       pause = std::min(pause * 2, options_.retry_max);
       continue;
     }
@@ -292,10 +289,10 @@ void Pipeline::start_task(Driver& driver, int32_t partition) {
   if (driver.plan == nullptr) {
     r.spec.name = "audit-0";
     r.spec.processor = "audit";
-    r.thread = std::thread([this, &r, member] { run_projection(r, member); });
+    r.thread = runtime_.spawn([this, &r, member] { run_projection(r, member); });
   } else {
     r.spec = driver.plan->task(partition);
-    r.thread = std::thread([this, &r, member] { run_task(r, member); });
+    r.thread = runtime_.spawn([this, &r, member] { run_task(r, member); });
   }
   std::lock_guard lock(mutex_);
   driver.running[partition] = std::move(running);
@@ -313,7 +310,7 @@ void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions
   }
   for (auto& running : leaving) running->stop = true;  // all at once, then wait for each
   for (auto& running : leaving) {
-    running->thread.join();
+    running->thread->join();
     if (!running->halt.empty()) metrics_.set(Metric::kTaskHalted, 0, {running->spec.name, running->halt});
   }
 }
@@ -327,14 +324,14 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
       break;
     }
     log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
-    sleep_until_stop(Milliseconds(1000), stop);
+    sleep_until(stop, Milliseconds(1000));
   }
   while (!stop && driver.member != nullptr) {
     auto change = driver.member->poll(Milliseconds(100));
     if (!change) {
       driver.joined = false;
       log_warning("group.failed", {{"group", driver.group}, {"detail", change.error().message}});
-      sleep_until_stop(Milliseconds(500), stop);
+      sleep_until(stop, Milliseconds(500));
       continue;
     }
     if (!*change) continue;
@@ -357,6 +354,10 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
   }
   stop_tasks(driver, all);
   if (driver.member != nullptr) driver.member->leave();
+}
+
+void Pipeline::sleep_until(const std::atomic<bool>& stop, Milliseconds time) {
+  for (const Milliseconds until = runtime_.uptime() + time; !stop && runtime_.uptime() < until;) runtime_.sleep(Milliseconds(20));
 }
 
 Result<bool> Pipeline::caught_up() {
@@ -427,10 +428,10 @@ Result<int64_t> Pipeline::offsets_behind() {
 
 Result<void> Pipeline::run(const std::atomic<bool>& stop) {
   std::atomic<bool> ending{false};
-  for (auto& driver : drivers_) driver->thread = std::thread([this, d = driver.get(), &ending] { drive(*d, ending); });
+  for (auto& driver : drivers_) driver->thread = runtime_.spawn([this, d = driver.get(), &ending] { drive(*d, ending); });
   Result<void> result;
   while (!stop) {
-    std::this_thread::sleep_for(Milliseconds(options_.until_end ? 20 : 100));
+    runtime_.sleep(Milliseconds(options_.until_end ? 20 : 100));
     if (!options_.until_end) continue;
     if (failed_) break;
     auto done = caught_up();
@@ -439,13 +440,13 @@ Result<void> Pipeline::run(const std::atomic<bool>& stop) {
         result = done.error();
         break;
       }
-      sleep_until_stop(Milliseconds(500), stop);
+      sleep_until(stop, Milliseconds(500));
       continue;
     }
     if (*done) break;
   }
   ending = true;
-  for (auto& driver : drivers_) driver->thread.join();
+  for (auto& driver : drivers_) driver->thread->join();
   std::lock_guard lock(mutex_);
   if (options_.until_end && failed_) result = failure_;
   return result;

@@ -8,10 +8,10 @@
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "streams/metrics.h"
+#include "streams/runtime.h"
 #include "streams/task.h"
 #include "streams/topology.h"
 
@@ -55,7 +55,8 @@ struct MemberView {
 
 class Pipeline {
  public:
-  Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics);
+  Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::optional<Projection> projection, Metrics& metrics,
+           Runtime& runtime = machine_runtime());
   ~Pipeline();
 
   /// Runs until `stop`, or, with until_end, until all is done. Returns after every task has committed and stopped.
@@ -84,6 +85,7 @@ class Pipeline {
   void touch_series(const TaskSpec& spec);
   Result<void> open_store(Running& running);
   Result<bool> caught_up();
+  void sleep_until(const std::atomic<bool>& stop, Milliseconds time);
   TaskView view(const Running& running) const;  // Requires: mutex_
   bool wants(std::string_view processor) const { return options_.only.empty() || options_.only.contains(std::string(processor)); }
 
@@ -92,6 +94,7 @@ class Pipeline {
   StoreFactory stores_;
   std::optional<Projection> projection_;
   Metrics& metrics_;
+  Runtime& runtime_;
   std::vector<ProcessorPlan> plans_;
   std::vector<std::unique_ptr<Driver>> drivers_;
   mutable std::mutex mutex_;  // guards the maps of running tasks and their states

@@ -1,28 +1,24 @@
 #include "streams/task.h"
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 #include <utility>
 
 namespace assay::streams {
 namespace {
 
-using Steady = std::chrono::steady_clock;
-
-constexpr Milliseconds kPatience{30000};  // for records that the log says exist
-
-Milliseconds since(Steady::time_point start) { return std::chrono::duration_cast<Milliseconds>(Steady::now() - start); }
+// For records that the log says exist: 30 s in all.
+constexpr Milliseconds kPollWait{500};
+constexpr int kEmptyPollsMax = 60;
 
 /// Reads the record at one place; nothing when there is none.
 Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, Offset at) {
   TRY_ASSIGN(OffsetRange range, log.range(tp));
   if (at < range.start || at >= range.end) return std::optional<std::string>();
   TRY_ASSIGN(auto reader, log.open_reader({{tp, at}}));
-  for (const auto started = Steady::now();;) {
-    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(500), 1));
+  for (int empty = 0;;) {
+    TRY_ASSIGN(auto fetch, reader->poll(kPollWait, 1));
     if (!fetch) {
-      if (since(started) > kPatience)
+      if (++empty > kEmptyPollsMax)
         return Error{Errc::kUnreachable, "reading " + to_string(tp) + " at offset " + std::to_string(at.value) + ": no answer"};
       continue;
     }
@@ -39,21 +35,17 @@ constexpr size_t kFetchRecords = 5000;
 
 }  // namespace
 
-WallTime system_now() {
-  return WallTime(std::chrono::duration_cast<Milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
-}
-
 Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec,
                                                                 int64_t after_sequence, Offset from, Offset last) {
   const TopicPartition tp{names.full(Topic::kManifests), spec.manifest_partition};
   std::vector<std::pair<Offset, Manifest>> out;
   TRY_ASSIGN(auto reader, log.open_reader({{tp, from}}));
   int64_t expected = after_sequence + 1;
-  const auto started = Steady::now();
+  int empty = 0;
   for (Offset at = from; at <= last;) {
-    TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(500), 1000));
+    TRY_ASSIGN(auto fetch, reader->poll(kPollWait, 1000));
     if (!fetch) {
-      if (since(started) > kPatience) return Error{Errc::kUnreachable, "reading manifests of " + spec.name + ": no answer"};
+      if (++empty > kEmptyPollsMax) return Error{Errc::kUnreachable, "reading manifests of " + spec.name + ": no answer"};
       continue;
     }
     for (const RecordView& record : fetch->records) {
@@ -81,19 +73,18 @@ Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
     place.fetch = {};
     place.used = 0;
   }
-  const auto started = Steady::now();
-  for (;;) {
+  for (int empty = 0;;) {
     for (; place.used < place.fetch.records.size(); ++place.used) {
       const RecordView& record = place.fetch.records[place.used];
       if (record.offset >= to) break;
       TRY(each(record));
     }
     if (place.used < place.fetch.records.size() || place.fetch.next >= to) break;
-    TRY_ASSIGN(auto fetch, place.reader->poll(Milliseconds(500), kFetchRecords));
+    TRY_ASSIGN(auto fetch, place.reader->poll(kPollWait, kFetchRecords));
     if (fetch) {
       place.fetch = std::move(*fetch);
       place.used = 0;
-    } else if (since(started) > kPatience) {
+    } else if (++empty > kEmptyPollsMax) {
       return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(to.value)};
     }
   }
@@ -129,7 +120,7 @@ Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, 
 }
 
 Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
-           TaskEvents events, Clock clock)
+           TaskEvents events, Runtime& runtime)
     : log_(log),
       names_(std::move(names)),
       spec_(std::move(spec)),
@@ -137,7 +128,7 @@ Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const
       member_(member),
       options_(options),
       events_(std::move(events)),
-      clock_(std::move(clock)) {}
+      runtime_(runtime) {}
 
 Result<Evidence> Task::gather(std::optional<CommitMark>& mark) {
   Evidence e;
@@ -238,7 +229,7 @@ Result<void> Task::fold_config(const std::atomic<bool>& stop) {
 
 Result<void> Task::fold(const Fetch& fetch) {
   if (fetch.records.empty() && fetch.next <= *fold_->position(fetch.from)) return {};
-  fold_->begin(clock_());
+  fold_->begin(runtime_.now());
   const bool input = fetch.from.topic != names_.full(Topic::kConfig);
   for (const RecordView& record : fetch.records) {
     TRY(fold_->add(fetch.from, record));
@@ -249,7 +240,7 @@ Result<void> Task::fold(const Fetch& fetch) {
 }
 
 Result<void> Task::commit() {
-  const auto started = Steady::now();
+  const Milliseconds started = runtime_.uptime();
   Commit commit = fold_->finish();
   commit.transaction.member = member_;
   const processors::Tally part = fold_->outputs().tally;
@@ -257,7 +248,7 @@ Result<void> Task::commit() {
   TRY(writer_->prepare(std::move(commit.transaction)));
   TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
   TRY(persist(commit, places.back()));
-  if (events_.committed) events_.committed(spec_, {commit.manifest, part, inputs_, since(started)});
+  if (events_.committed) events_.committed(spec_, {commit.manifest, part, inputs_, runtime_.uptime() - started});
   inputs_.clear();
   return {};
 }
@@ -271,12 +262,12 @@ Result<void> Task::persist(const Commit& commit, Offset manifest_offset) {
 Result<void> Task::run(const std::atomic<bool>& stop) {
   TRY(open(stop));
   if (reader_ == nullptr) return {};  // stopped on the way
-  Steady::time_point due = Steady::now();
+  Milliseconds due = runtime_.uptime();
   bool told_running = false;
   for (;;) {
     const bool stopping = stop.load(std::memory_order_relaxed);
     const bool full = fold_->staged_records() >= options_.max_commit_records;
-    if (fold_->moved() && (stopping || full || Steady::now() >= due)) {
+    if (fold_->moved() && (stopping || full || runtime_.uptime() >= due)) {
       if (auto committed = commit(); !committed) {
         const Errc code = committed.error().code;
         if (code != Errc::kAborted && code != Errc::kAmbiguous) return committed.error();
@@ -292,13 +283,12 @@ Result<void> Task::run(const std::atomic<bool>& stop) {
     if (stopping) return {};
     const bool was_idle = !fold_->moved();
     if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
-    const Milliseconds wait =
-        was_idle ? Milliseconds(100) : std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(due - Steady::now()));
+    const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), due - runtime_.uptime());
     TRY_ASSIGN(auto fetch,
                reader_->poll(wait, std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records())));
     if (!fetch) continue;
     TRY(fold(*fetch));
-    if (was_idle) due = Steady::now() + options_.commit_interval;
+    if (was_idle) due = runtime_.uptime() + options_.commit_interval;
   }
 }
 

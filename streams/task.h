@@ -12,6 +12,7 @@
 #include "streams/fold.h"
 #include "streams/log.h"
 #include "streams/recovery.h"
+#include "streams/runtime.h"
 
 namespace assay::streams {
 
@@ -42,14 +43,10 @@ struct TaskEvents {
   std::function<void(const TaskSpec&, const Error&)> store_failed;  // the log has a commit that the store did not take
 };
 
-/// Wall clock of the shell, in ms; tests bring their own.
-using Clock = std::function<WallTime()>;
-WallTime system_now();
-
 class Task {
  public:
   Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
-       TaskEvents events, Clock clock = system_now);
+       TaskEvents events, Runtime& runtime = machine_runtime());
 
   /// Runs until `stop`; what is staged then is committed. Returns nothing when stopped.
   /// Errors: kFenced (another owner took over), kIncomplete (a halt by name), those of log and store.
@@ -71,7 +68,7 @@ class Task {
   const Membership* member_;
   TaskOptions options_;
   TaskEvents events_;
-  Clock clock_;
+  Runtime& runtime_;
 
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
