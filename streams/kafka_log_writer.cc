@@ -26,6 +26,7 @@ Settings producer_tuning(const KafkaLogOptions& options) {
           {"message.max.bytes", "16777216"},  // the topic decides, not the client
           {"batch.size", std::to_string(kBatchBytes)},
           {"linger.ms", "5"},
+          {"compression.type", "lz4"},  // records of one agent resemble each other
           {"retry.backoff.ms", "50"}};
 }
 
