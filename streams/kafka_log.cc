@@ -22,6 +22,7 @@ class KafkaLog final : public Log {
   KafkaLog(KafkaLogOptions options, std::shared_ptr<Client> client) : options_(std::move(options)), client_(std::move(client)) {}
 
   std::string describe() const override { return "Kafka at " + options_.brokers; }
+  Result<std::string> cluster_id() override;
 
   Result<void> create_topics(std::span<const TopicConfig> topics) override;
   Result<std::vector<TopicConfig>> topics() override;
@@ -60,6 +61,14 @@ class KafkaLog final : public Log {
   std::mutex mutex_;
   std::shared_ptr<Client> uncommitted_;  // made when it is first needed
 };
+
+Result<std::string> KafkaLog::cluster_id() {
+  char* id = rd_kafka_clusterid(client_->get(), kRequestTimeoutMs);
+  if (id == nullptr) return Error{Errc::kUnreachable, "asking " + describe() + " for its cluster id: no answer"};
+  std::string out = id;
+  rd_kafka_mem_free(client_->get(), id);
+  return out;
+}
 
 EventPtr KafkaLog::wait(rd_kafka_queue_t* queue) const {
   EventPtr event;

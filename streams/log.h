@@ -125,6 +125,9 @@ class Log {
 
   virtual std::string describe() const = 0;  // "embedded log in /var/lib/assay/log" | "Kafka at 127.0.0.1:9092"
 
+  /// What tells this log from every other one, also from one made anew under the same name. Errors: kUnreachable.
+  virtual Result<std::string> cluster_id() = 0;
+
   /// Creates those that do not exist; leaves the others as they are.
   virtual Result<void> create_topics(std::span<const TopicConfig> topics) = 0;
   virtual Result<std::vector<TopicConfig>> topics() = 0;

@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "boost/asio/*": ["streams/http_server.cc", "streams/http_client.cc"],
     "boost/beast/*": ["streams/http_server.cc", "streams/http_client.cc"],
     "zlib.h": ["streams/gzip.cc", "tools/gzip_source.cc"],
-    "zstd.h": ["tools/zstd_source.cc"],
+    "zstd.h": ["streams/zstd.cc", "tools/zstd_source.cc"],
     "CLI/*": ["tools/cli.cc", "tools/assay_verify.cc"],
     "toml++/*": ["tools/toml_text.cc"],
 }
