@@ -14,7 +14,7 @@ THIRD_PARTY = {
     "google/protobuf/*": ["schemas/eval_report_protobuf.cc"],
     "*.pb.h": ["schemas/*_protobuf.cc"],
     "xxhash.h": ["schemas/hash.cc"],
-    "openssl/*": ["schemas/hash.cc"],
+    "openssl/*": ["schemas/hash.cc", "streams/rsa_key.cc"],
     "rocksdb/*": ["state/rocksdb_store.cc"],
     "boost/multiprecision/*": ["processors/exact.cc"],
     "librdkafka/*": ["streams/kafka_*.cc", "streams/kafka_log_client.h", "streams/kafka_log_parts.h"],
