@@ -20,6 +20,8 @@ THIRD_PARTY = {
     "librdkafka/*": ["streams/kafka_*.cc", "streams/kafka_log_client.h", "streams/kafka_log_parts.h"],
     "pqxx/*": ["streams/postgres_sink.cc"],
     "sodium.h": ["streams/signer_sodium.cc"],
+    "p11-kit/*": ["streams/signer_pkcs11.cc"],
+    "curl/*": ["streams/https_client.cc"],
     "spdlog/*": ["streams/logging.cc"],
     "prometheus/*": ["streams/metrics.cc"],
     "boost/asio/*": ["streams/http_server.cc", "streams/http_client.cc"],
