@@ -47,6 +47,7 @@ class LogReader {
 struct CommittedOffset {
   Offset offset;
   std::string metadata;
+  bool operator==(const CommittedOffset&) const = default;
 };
 
 /// Offsets to commit for a group, with the output.

@@ -8,6 +8,8 @@
 namespace assay::streams {
 namespace {
 
+constexpr Milliseconds kProgressEvery{5000};
+
 /// The word before the first ": " of a named halt, or nothing.
 std::string_view halt_name(const Error& error) {
   const std::string_view message = error.message;
@@ -112,8 +114,9 @@ Pipeline::~Pipeline() = default;
 /// Series that a first failure must be seen on as a step.
 void Pipeline::touch_series(const TaskSpec& spec) {
   for (Metric counter : {Metric::kCommits, Metric::kDelivered, Metric::kCommitsAborted, Metric::kCommitsAmbiguous, Metric::kFenced,
-                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures})
+                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures, Metric::kCheckpointFailures})
     metrics_.touch(counter, {spec.name});
+  for (const char* from : {"checkpoint", "nothing"}) metrics_.touch(Metric::kRestores, {spec.name, from});
   for (Recovery r = Recovery::kStateAhead; r <= Recovery::kTopologyChanged; r = static_cast<Recovery>(static_cast<uint8_t>(r) + 1))
     metrics_.touch(Metric::kHalts, {spec.name, recovery_name(r)});
   for (size_t r = 0; r < kReasonCount; ++r) {
@@ -131,8 +134,33 @@ TaskEvents Pipeline::events(Running& running) {
   TaskEvents e;
   auto decisions = std::make_shared<DecisionMetrics>(options_.names.prefix(), running.spec.processor == "allocation");
   e.running = [this, &running](const TaskSpec&) { set_state(running, TaskState::kRunning, {}); };
-  e.refolded = [this](const TaskSpec& spec, const Manifest& manifest) {
+  e.refolded = [this, &running, told = runtime_.uptime()](const TaskSpec& spec, const Manifest& manifest, int64_t last) mutable {
     metrics_.add(Metric::kCatchUpRecords, static_cast<double>(manifest.delivered), {spec.name});
+    set_state(running, TaskState::kStarting,
+              "catching up: manifest " + std::to_string(manifest.sequence) + " of " + std::to_string(last));
+    if (runtime_.uptime() - told < kProgressEvery) return;
+    told = runtime_.uptime();
+    log_info("task.catching_up", {{"task", spec.name}, {"sequence", manifest.sequence}, {"last", last}});
+  };
+  e.restored = [this](const TaskSpec& spec, const RestoreReport& report) {
+    metrics_.increment(Metric::kRestores, {spec.name, report.sequence > 0 ? "checkpoint" : "nothing"});
+    log_warning("store.replaced", {{"task", spec.name},
+                                   {"sequence", report.sequence},
+                                   {"put_aside", report.put_aside},
+                                   {"detail", report.why},
+                                   {"took_ms", report.took.count()}});
+  };
+  e.checkpointed = [this](const TaskSpec& spec, const CheckpointReport& report) {
+    metrics_.set(Metric::kCheckpointInstant, static_cast<double>(report.instant.value) / 1000, {spec.name});
+    metrics_.set(Metric::kCheckpointSize, static_cast<double>(report.size_bytes), {spec.name});
+    log_info("checkpoint.committed", {{"task", spec.name},
+                                      {"sequence", report.sequence},
+                                      {"size_bytes", static_cast<int64_t>(report.size_bytes)},
+                                      {"took_ms", report.took.count()}});
+  };
+  e.checkpoint_failed = [this](const TaskSpec& spec, const Error& error) {
+    metrics_.increment(Metric::kCheckpointFailures, {spec.name});
+    log_warning("checkpoint.failed", {{"task", spec.name}, {"detail", error.message}});
   };
   // Scoring decides nothing, and its outputs are many.
   if (running.spec.processor != "scoring")

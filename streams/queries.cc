@@ -226,11 +226,7 @@ Result<Json> query_digests(const Stores& stores, const TopicNames& names, bool r
       Json row = Json::object();
       row.set("task", spec.name).set("sequence", std::to_string(meta.sequence)).set("position", std::to_string(position));
       if (recompute) {
-        state::Digest digest;
-        TRY(store->scan("", [&](std::string_view key, std::string_view value) {
-          if (key != kMetaKey) digest += spec.row_digest(key, value);
-          return true;
-        }));
+        TRY_ASSIGN(const state::Digest digest, recompute_digest(*store, spec));
         row.set("digest", digest.hex());
         if (digest != meta.digest) row.set("stored", meta.digest.hex());
       } else {
