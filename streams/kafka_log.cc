@@ -40,6 +40,7 @@ class KafkaLog final : public Log {
 
   Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                            const std::string& instance_id) override;
+  Result<GroupView> members(const std::string& group) override;
   Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
                                                               std::span<const TopicPartition> of) override;
   Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) override;
@@ -239,6 +240,20 @@ Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, con
                                                    const std::string& instance_id) {
   TRY_ASSIGN(auto member, KafkaMembership::join(options_, group, topics, instance_id));
   return std::unique_ptr<Membership>(std::move(member));
+}
+
+Result<GroupView> KafkaLog::members(const std::string& group) {
+  const std::string attempt = "asking for the members of group " + group;
+  const char* name = group.c_str();
+  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, [&](auto* options, auto* queue) {
+               rd_kafka_DescribeConsumerGroups(client_->get(), &name, 1, options, queue);
+             }));
+  size_t count = 0;
+  auto* groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event.get()), &count);
+  CHECK(count == 1);
+  if (const rd_kafka_error_t* error = rd_kafka_ConsumerGroupDescription_error(groups[0]))
+    return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+  return view_of(*groups[0]);
 }
 
 Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std::string& group,
