@@ -316,21 +316,32 @@ void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions
 }
 
 void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
-  while (!stop) {
-    const std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
-    auto member = log_.join(driver.group, driver.topics, instance);
-    if (member) {
-      driver.member = std::move(*member);
-      break;
+  const std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
+  auto stop_all = [&] {
+    std::vector<int32_t> all;
+    {
+      std::lock_guard lock(mutex_);
+      for (auto& [p, running] : driver.running) all.push_back(p);
     }
-    log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
-    sleep_until(stop, Milliseconds(1000));
-  }
-  while (!stop && driver.member != nullptr) {
+    stop_tasks(driver, all);
+  };
+  while (!stop) {
+    if (driver.member == nullptr) {
+      auto member = log_.join(driver.group, driver.topics, instance);
+      if (!member) {
+        log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
+        sleep_until(stop, Milliseconds(1000));
+        continue;
+      }
+      driver.member = std::move(*member);
+    }
     auto change = driver.member->poll(Milliseconds(100));
     if (!change) {
       driver.joined = false;
       log_warning("group.failed", {{"group", driver.group}, {"detail", change.error().message}});
+      // A member that failed is none any more (a join whose answer was lost can take its static name away): a new one follows.
+      stop_all();
+      driver.member.reset();
       sleep_until(stop, Milliseconds(500));
       continue;
     }
@@ -347,12 +358,7 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
       stop_tasks(driver, partitions);
     }
   }
-  std::vector<int32_t> all;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& [p, running] : driver.running) all.push_back(p);
-  }
-  stop_tasks(driver, all);
+  stop_all();
   if (driver.member != nullptr) driver.member->leave();
 }
 
