@@ -18,14 +18,14 @@ Result<std::unique_ptr<KafkaMembership>> KafkaMembership::join(const KafkaLogOpt
                     {"enable.auto.offset.store", "false"},
                     {"auto.offset.reset", "error"},
                     {"isolation.level", "read_committed"},
-                    {"partition.assignment.strategy", "range"},
-                    {"session.timeout.ms", std::to_string(options.session_timeout_ms)},
-                    {"heartbeat.interval.ms", std::to_string(options.session_timeout_ms / 5)},
-                    {"max.poll.interval.ms", std::to_string(std::max<int64_t>(30000, 2 * options.session_timeout_ms))}};
+                    {"partition.assignment.strategy", "range"}};
+  Settings tuning = {{"session.timeout.ms", std::to_string(options.session_timeout_ms)},
+                     {"heartbeat.interval.ms", std::to_string(options.session_timeout_ms / 5)},
+                     {"max.poll.interval.ms", std::to_string(std::max<int64_t>(30000, 2 * options.session_timeout_ms))}};
   if (!instance_id.empty()) fixed.emplace_back("group.instance.id", instance_id);
   TRY_ASSIGN(member->client_,
              Client::create(
-                 options, RD_KAFKA_CONSUMER, {}, std::move(fixed),
+                 options, RD_KAFKA_CONSUMER, std::move(tuning), std::move(fixed),
                  [](rd_kafka_conf_t* conf, void*) { rd_kafka_conf_set_rebalance_cb(conf, on_rebalance); }, member.get()));
   rd_kafka_poll_set_consumer(member->handle());
   PartitionListPtr list = make_list(topics.size());
