@@ -20,7 +20,8 @@ struct TaskOptions {
   // Behaviour.
   Milliseconds commit_interval{100};  // a commit follows the first record folded after the last one by this much
   // Performance.
-  size_t max_commit_records = 50000;  // or after this many records
+  size_t max_commit_records = 50000;   // or after this many records
+  size_t max_commit_bytes = 64 << 20;  // or when it holds so much memory, about
   size_t poll_records = 5000;
 };
 
@@ -30,6 +31,8 @@ struct CommitReport {
   const processors::Tally& part;     // what became of this commit's input records
   std::span<const WallTime> inputs;  // timestamps of the input records, in folding order; rules are not among them
   Milliseconds took;
+  size_t staged_bytes;  // memory that the commit held
+  size_t cache_bytes;   // memory that the processor goes on holding
 };
 
 /// What a task tells the world, on its own thread. All have empty defaults.
@@ -57,7 +60,8 @@ class Task {
   Result<void> catch_up(const CommitMark& mark, const std::atomic<bool>& stop);
   Result<void> fold_config(const std::atomic<bool>& stop);  // config.v1 to its end, before anything else
   Result<void> persist(const Commit& commit, Offset manifest_offset);
-  Result<void> fold(const Fetch& fetch);
+  Result<void> fold_fetched();
+  bool full() const;
   Result<void> commit();
   Result<Evidence> gather(std::optional<CommitMark>& mark);
 
@@ -73,6 +77,8 @@ class Task {
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Fold> fold_;
+  Fetch fetched_;                 // what was read last
+  size_t folded_ = 0;             // records of it that are folded
   std::vector<WallTime> inputs_;  // timestamps of what is staged
 };
 
