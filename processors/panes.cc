@@ -10,6 +10,7 @@ uint32_t Names::intern(std::string_view name) {
   if (auto it = index_.find(name); it != index_.end()) return it->second;
   auto [it, inserted] = index_.emplace(std::string(name), static_cast<uint32_t>(by_index_.size()));
   by_index_.push_back(&it->first);
+  bytes_ += 120 + name.size();
   return it->second;
 }
 

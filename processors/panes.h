@@ -22,16 +22,19 @@ struct TextHash {
   size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
 };
 
-/// Names seen by one task, as small numbers; they live as long as the process and are never stored.
+/// Names seen by one task, as small numbers; they are never stored.
 class Names {
  public:
   uint32_t intern(std::string_view name);
   const std::string& name(uint32_t index) const { return *by_index_[index]; }
+  /// Memory held, about.
+  size_t bytes() const { return bytes_; }
   bool is(uint32_t index, std::string_view name) const { return index < by_index_.size() && *by_index_[index] == name; }
 
  private:
   std::unordered_map<std::string, uint32_t, TextHash, std::equal_to<>> index_;
   std::vector<const std::string*> by_index_;
+  size_t bytes_ = 0;
 };
 
 struct Cell {

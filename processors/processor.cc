@@ -28,12 +28,21 @@ void Rows::erase(std::string_view key) {
 
 void Rows::put_known(std::string_view key, std::string value, state::Digest change) {
   digest_ += change;
-  staged_.insert_or_assign(std::string(key), std::move(value));
+  stage(key, std::move(value));
 }
 
 void Rows::erase_known(std::string_view key, state::Digest change) {
   digest_ += change;
-  staged_.insert_or_assign(std::string(key), std::nullopt);
+  stage(key, std::nullopt);
+}
+
+void Rows::stage(std::string_view key, std::optional<std::string> value) {
+  constexpr size_t kRowBytes = 160;  // a node of the map, its strings and what the allocator adds
+  const size_t size = value ? value->size() : 0;
+  auto [row, fresh] = staged_.try_emplace(std::string(key));
+  staged_bytes_ += size + (fresh ? kRowBytes + key.size() : 0);
+  staged_bytes_ -= row->second ? row->second->size() : 0;
+  row->second = std::move(value);
 }
 
 void Rows::scan(std::string_view prefix, const std::function<bool(std::string_view, std::string_view)>& row) const {
@@ -62,6 +71,7 @@ void Rows::scan(std::string_view prefix, const std::function<bool(std::string_vi
 }
 
 state::WriteBatch Rows::take_changes() {
+  staged_bytes_ = 0;
   state::WriteBatch batch;
   batch.rows.reserve(staged_.size());
   while (!staged_.empty()) {

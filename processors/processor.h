@@ -94,6 +94,8 @@ class Rows {
   void erase_known(std::string_view key, state::Digest change);
 
   state::Digest digest() const { return digest_; }
+  /// Memory of what is staged, about.
+  size_t staged_bytes() const { return staged_bytes_; }
   /// Staged changes as one batch, to be written before the next row is read; nothing is staged afterwards.
   state::WriteBatch take_changes();
   bool dirty() const { return !staged_.empty(); }
@@ -102,7 +104,10 @@ class Rows {
   const state::Reader& stored_;
   state::Digest digest_;
   RowDigest row_digest_;
+  void stage(std::string_view key, std::optional<std::string> value);
+
   std::map<std::string, std::optional<std::string>, std::less<>> staged_;
+  size_t staged_bytes_ = 0;
 };
 
 class Processor {
@@ -121,6 +126,13 @@ class Processor {
 
   /// Called when the commit was acknowledged and the rows written.
   virtual void after_commit() = 0;
+
+  /// Memory that it holds beside its rows, about.
+  struct Held {
+    size_t commit = 0;  // because of the records since the last commit, and what before_commit will make of them
+    size_t cache = 0;   // longer than that
+  };
+  virtual Held held() const { return {}; }
 };
 
 /// Ordinals of the records that one cause makes: 0, 1, 2 … in the order of emission.

@@ -7,6 +7,12 @@
 namespace assay::processors {
 namespace {
 
+// What a commit holds, about: rows of an agent that it changed with its three live scores, per metric of them, and for each
+// report what it adds to panes and remembered ids.
+constexpr size_t kChangedAgentBytes = 6000;
+constexpr size_t kChangedMetricBytes = 1200;
+constexpr size_t kReportBytes = 160;
+
 constexpr std::string_view kProcessor = "scoring";
 constexpr std::string_view kActor = "service:eval-engine";
 constexpr int64_t kFutureMs = 5 * kMinuteMs;  // more than this after the record's own timestamp is the future
@@ -42,6 +48,8 @@ AgentState& Scoring::agent(std::string_view id) {
     auto loaded = load_agent(rows_, id, names_);
     if (loaded == nullptr) loaded = std::make_unique<AgentState>(std::string(id));
     it = agents_.emplace(std::string(id), std::move(loaded)).first;
+    measure(*it->second);
+    commit_bytes_ += it->second->bytes;
   }
   last_agent_ = it->second.get();
   return *last_agent_;
@@ -124,7 +132,9 @@ void Scoring::accept(const Input& input, const EvalReport& report, std::string_v
   if (!state.dirty) {
     state.dirty = true;
     dirty_.push_back(&state);
+    commit_bytes_ += kChangedAgentBytes + report.metrics.size() * kChangedMetricBytes;
   }
+  commit_bytes_ += kReportBytes;
   state.last_offset = input.record->offset;
   const int64_t timestamp = report.timestamp.value;
   if (timestamp > state.clock) {
@@ -228,10 +238,7 @@ void Scoring::before_commit(WallTime instant, Outputs& outputs) {
   for (AgentState* state : dirty_) {
     if (options_.live) emit_live(*state, outputs);
     flush_agent(*state, rows_, names_);
-    cached_bytes_ -= state->bytes;
-    state->bytes = state->approximate_bytes();
-    cached_bytes_ += state->bytes;
-    state->used_in_commit = commit_;
+    measure(*state);
   }
   dirty_.clear();
   if (!options_.audit_each) emit_range(outputs);
@@ -239,15 +246,34 @@ void Scoring::before_commit(WallTime instant, Outputs& outputs) {
   range_tally_ = {};
 }
 
+void Scoring::measure(AgentState& state) {
+  cached_bytes_ -= state.bytes;
+  state.bytes = state.approximate_bytes();
+  cached_bytes_ += state.bytes;
+  state.used_in_commit = commit_;
+}
+
 void Scoring::after_commit() {
   ++commit_;
-  if (cached_bytes_ <= options_.cache_bytes) return;
-  // Over the budget: let go of the agents used longest ago until a quarter of it is free.
+  commit_bytes_ = 0;
+  if (names_.bytes() > options_.cache_bytes / 4) {
+    // Nothing but the agents in memory refers to the names: they go together, and those in use come back.
+    agents_.clear();
+    names_ = {};
+    cached_bytes_ = 0;
+    last_agent_ = nullptr;
+  }
+  if (held().cache > options_.cache_bytes) let_go();
+}
+
+/// Forgets the agents used longest ago until a quarter of the room is free.
+void Scoring::let_go() {
   std::vector<std::pair<uint64_t, AgentState*>> by_use;
+  by_use.reserve(agents_.size());
   for (auto& [id, state] : agents_) by_use.emplace_back(state->used_in_commit, state.get());
   std::sort(by_use.begin(), by_use.end());
   for (auto [used, state] : by_use) {
-    if (cached_bytes_ <= options_.cache_bytes / 4 * 3) break;
+    if (held().cache <= options_.cache_bytes / 4 * 3) break;
     if (state->dirty) continue;
     cached_bytes_ -= state->bytes;
     const std::string id = state->id;

@@ -35,6 +35,7 @@ class Scoring : public Processor {
   void process(const Input& input, Outputs& outputs) override;
   void before_commit(WallTime instant, Outputs& outputs) override;
   void after_commit() override;
+  Held held() const override { return {commit_bytes_, cached_bytes_ + names_.bytes()}; }
 
   /// Called with each accepted report and its id, given or derived: queries that fold a topic again collect here.
   using Observer = std::function<void(const EvalReport& report, std::string_view id)>;
@@ -48,6 +49,8 @@ class Scoring : public Processor {
   void close_windows(const Input& input, AgentState& agent, int64_t horizon, Outputs& outputs);
   void emit_live(AgentState& agent, Outputs& outputs);
   void emit_range(Outputs& outputs);
+  void measure(AgentState& agent);
+  void let_go();
   void dead_letter(const Input& input, Reason reason, std::string detail, Outputs& outputs);
 
   Rows& rows_;
@@ -63,7 +66,8 @@ class Scoring : public Processor {
   AgentState* last_agent_ = nullptr;
   std::vector<AgentState*> dirty_;
   uint64_t commit_ = 0;
-  size_t cached_bytes_ = 0;
+  size_t cached_bytes_ = 0;  // of all agents in memory, as they were measured last
+  size_t commit_bytes_ = 0;  // that this commit has added, and what its end will make of the agents it changed
 
   // The range of reports of this commit.
   MerkleRoot merkle_;

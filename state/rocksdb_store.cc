@@ -9,6 +9,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
+#include <rocksdb/write_buffer_manager.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -75,6 +76,34 @@ class DamagedReader : public Reader {
 
  private:
   Error damage_;
+};
+
+class SharedMemory : public StoreMemory {
+ public:
+  SharedMemory(size_t bytes, size_t memtable_bytes)
+      : memtable_bytes_(memtable_bytes),
+        cache_(rocksdb::NewLRUCache(bytes)),
+        memtables_(std::make_shared<rocksdb::WriteBufferManager>(memtable_bytes, cache_)) {}
+
+  Use use() const override {
+    // What memtables are charged with stands in the cache as blocks that nobody can read.
+    const size_t charged = memtables_->dummy_entries_in_cache_usage(), all = cache_->GetUsage();
+    return {all - std::min(all, charged), memtables_->memory_usage()};
+  }
+  void apply(rocksdb::Options& rocks, rocksdb::BlockBasedTableOptions& table) const {
+    rocks.write_buffer_manager = memtables_;
+    // The manager flushes whoever writes when all are full together; no store alone takes more than a quarter.
+    rocks.write_buffer_size = std::clamp<size_t>(memtable_bytes_ / 4, 256 << 10, 64 << 20);
+    table.block_cache = cache_;
+    // Indexes and filters grow with the state, so they too live within the cache.
+    table.cache_index_and_filter_blocks = true;
+    table.pin_l0_filter_and_index_blocks_in_cache = true;
+  }
+
+ private:
+  const size_t memtable_bytes_;
+  std::shared_ptr<rocksdb::Cache> cache_;
+  std::shared_ptr<rocksdb::WriteBufferManager> memtables_;
 };
 
 class RocksdbSnapshot : public Reader {
@@ -160,14 +189,14 @@ Result<void> copy_rows(const fs::path& from, const fs::path& to) {
 Result<std::shared_ptr<rocksdb::DB>> open_db(const std::string& dir, const RocksdbOptions& options) {
   rocksdb::Options rocks;
   rocks.create_if_missing = !options.read_only;
-  rocks.write_buffer_size = options.write_buffer_bytes;
   rocks.max_background_jobs = 2;
   rocks.compression = rocksdb::kLZ4Compression;
   rocks.info_log = std::make_shared<NoDiary>();
   // What a power loss left behind the last sound batch is dropped, for the log has it.
   rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(options.block_cache_bytes);
+  const auto memory = options.memory ? options.memory : make_store_memory(64 << 20, 32 << 20);
+  static_cast<const SharedMemory&>(*memory).apply(rocks, table);
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.format_version = 5;
   rocks.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
@@ -324,6 +353,11 @@ class RocksdbStore : public Store {
 };
 
 }  // namespace
+
+std::shared_ptr<StoreMemory> make_store_memory(size_t bytes, size_t memtable_bytes) {
+  CHECK(memtable_bytes > 0 && memtable_bytes <= bytes);
+  return std::make_shared<SharedMemory>(bytes, memtable_bytes);
+}
 
 Result<std::unique_ptr<Store>> open_rocksdb_store(const std::string& dir, const RocksdbOptions& options) {
   auto store = std::make_unique<RocksdbStore>(dir, options);

@@ -56,11 +56,23 @@ class Store : public Reader {
 /// A store in memory, for tests, replay scratch and queries that fold a topic again.
 std::unique_ptr<Store> open_memory_store();
 
+/// Memory that stores share: one block cache, which their memtables are charged to as well. Thread-safe.
+class StoreMemory {
+ public:
+  virtual ~StoreMemory() = default;
+  struct Use {
+    size_t blocks = 0;  // data, index and filter blocks
+    size_t memtables = 0;
+  };
+  virtual Use use() const = 0;
+};
+/// Of so many bytes, at most `memtable_bytes` of them for rows that are not in files yet.
+std::shared_ptr<StoreMemory> make_store_memory(size_t bytes, size_t memtable_bytes);
+
 struct RocksdbOptions {
-  bool read_only = false;                // behaviour: refuse writes, do not create
-  bool sync = false;                     // behaviour: fsync each batch; the log repairs a lost tail, so false
-  size_t block_cache_bytes = 64 << 20;   // performance
-  size_t write_buffer_bytes = 32 << 20;  // performance
+  bool read_only = false;                    // behaviour: refuse writes, do not create
+  bool sync = false;                         // behaviour: fsync each batch; the log repairs a lost tail, so false
+  std::shared_ptr<StoreMemory> memory = {};  // performance: none: 64 MiB of its own
 };
 
 /// Opens (or creates) a RocksDB store. One that is damaged is opened all the same, unless read-only: it answers kCorrupt until

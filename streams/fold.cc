@@ -20,6 +20,8 @@ Id id_of(const RecordView& record) {
   return id;
 }
 
+constexpr size_t kOutputBytes = 700;  // of one beside its key and value: the record, its headers and what the allocator adds
+
 constexpr size_t kKeptOfTooLarge = 64 * 1024;
 constexpr size_t kDeadLetterHeaderRoom = 4096;  // reason, detail, source and the like
 
@@ -278,8 +280,19 @@ Result<void> Fold::add_one(Topic topic, const TopicPartition& place, const Recor
   }
   ++delivered_;
   ++staged_records_;
+  for (; measured_outputs_ < outputs_.records.size(); ++measured_outputs_) {
+    const processors::Output& output = outputs_.records[measured_outputs_];
+    output_bytes_ += kOutputBytes + output.key.size() + output.value.size();
+  }
+  for (; measured_letters_ < outputs_.dead_letters.size(); ++measured_letters_) {
+    const processors::DeadLetter& letter = outputs_.dead_letters[measured_letters_];
+    output_bytes_ += kOutputBytes + letter.key.value_or("").size() + letter.value.value_or("").size() + letter.detail.size();
+    for (const Header& h : letter.headers) output_bytes_ += h.name.size() + h.value.value_or("").size();
+  }
   return {};
 }
+
+size_t Fold::staged_bytes() const { return output_bytes_ + rows_->staged_bytes() + processor_->held().commit; }
 
 void Fold::advance(const TopicPartition& tp, Offset next) {
   const TopicPartition& place = input_of(tp).second;
@@ -400,6 +413,7 @@ Result<void> Fold::persist(const Commit& commit, Offset manifest_offset) {
   ranges_.clear();
   delivered_ = 0;
   staged_records_ = 0;
+  output_bytes_ = measured_outputs_ = measured_letters_ = 0;
   begun_ = false;
   return {};
 }

@@ -108,6 +108,8 @@ class Fold {
   /// What the store answered when it could not be read or written; the fold is of no use afterwards.
   const std::optional<Error>& store_error() const { return store_error_; }
   uint64_t staged_records() const { return staged_records_; }
+  /// Memory that the open commit holds and will hold until it is through, about.
+  size_t staged_bytes() const;
   bool moved() const { return !ranges_.empty(); }
   const TaskMeta& meta() const { return meta_; }
   const TaskSpec& spec() const { return spec_; }
@@ -142,6 +144,8 @@ class Fold {
   std::vector<InputRange> ranges_;
   int64_t delivered_ = 0;
   uint64_t staged_records_ = 0;
+  size_t output_bytes_ = 0;  // of the first outputs and dead letters, as many as were measured
+  size_t measured_outputs_ = 0, measured_letters_ = 0;
   TopicPartition last_tp_;
   const std::pair<Topic, TopicPartition>* last_input_ = nullptr;
 };

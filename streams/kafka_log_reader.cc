@@ -19,6 +19,12 @@ using Clock = std::chrono::steady_clock;
 /// After so long without news the reader makes sure that there is a broker; librdkafka itself would try for ever in silence.
 constexpr Milliseconds kOutagePatience{30000};
 
+/// What librdkafka keeps about a record that waits in a queue, beside its bytes.
+constexpr int64_t kQueuedRecordBytes = 512;
+
+/// A fetch ends after so many bytes of records, whatever their number: they are held until all of them are folded.
+constexpr size_t kFetchBytes = 1 << 20;
+
 /// Bell that librdkafka's threads ring when an empty queue gets something.
 class Bell {
  public:
@@ -114,22 +120,25 @@ class KafkaReader final : public LogReader {
 };
 
 Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
-  const int64_t share_kb =
-      std::clamp<int64_t>(options.fetch_buffer_bytes / 1024 / std::max<int64_t>(1, std::ssize(from)), 1024, 1 << 20);
+  // One half for the bytes of records, the other for what the client keeps about each. A queue takes one more fetch when it
+  // has just less than its share, so a large one is asked for in small parts.
+  const int64_t half = options.fetch_buffer_bytes / 2 / std::max<int64_t>(1, std::ssize(from));
   auto reader = std::make_unique<KafkaReader>();
-  TRY_ASSIGN(reader->client_,
-             Client::create(options, RD_KAFKA_CONSUMER,
-                            {{"queued.max.messages.kbytes", std::to_string(share_kb)},
-                             {"queued.min.messages", "100000"},
-                             {"fetch.wait.max.ms", "250"},
-                             {"fetch.error.backoff.ms", "100"}},
-                            {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
-                             {"enable.auto.commit", "false"},
-                             {"enable.auto.offset.store", "false"},
-                             {"auto.offset.reset", "error"},
-                             {"check.crcs", "true"},
-                             {"isolation.level", "read_committed"},
-                             {"enable.partition.eof", "true"}}));
+  TRY_ASSIGN(
+      reader->client_,
+      Client::create(options, RD_KAFKA_CONSUMER,
+                     {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(half / 1024, 64, 1 << 20))},
+                      {"queued.min.messages", std::to_string(std::clamp<int64_t>(half / kQueuedRecordBytes, 100, 100000))},
+                      {"fetch.max.bytes", std::to_string(std::clamp<int64_t>(options.fetch_buffer_bytes / 2, 1 << 20, 32 << 20))},
+                      {"fetch.wait.max.ms", "250"},
+                      {"fetch.error.backoff.ms", "100"}},
+                     {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
+                      {"enable.auto.commit", "false"},
+                      {"enable.auto.offset.store", "false"},
+                      {"auto.offset.reset", "error"},
+                      {"check.crcs", "true"},
+                      {"isolation.level", "read_committed"},
+                      {"enable.partition.eof", "true"}}));
   std::map<std::string, int32_t> counts;
   for (const auto& [tp, offset] : from) {
     if (!counts.contains(tp.topic)) {
@@ -202,13 +211,15 @@ Result<std::optional<Fetch>> KafkaReader::take(Partition& p, size_t max_records)
   if (p.failed) return *p.failed;
   std::shared_ptr<Messages> messages;
   Fetch fetch;
-  while (fetch.records.size() < max_records) {
+  size_t size_bytes = 0;
+  while (fetch.records.size() < max_records && size_bytes < kFetchBytes) {
     rd_kafka_message_t* m = rd_kafka_consume_queue(p.queue.get(), 0);
     if (!m) break;
     if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
       if (!messages) messages = std::make_shared<Messages>(client_);
       messages->held.push_back(m);
       fetch.records.push_back(view(m));
+      size_bytes += m->len + m->key_len;
       p.next = Offset(m->offset + 1);
       continue;
     }

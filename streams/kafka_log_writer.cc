@@ -19,10 +19,16 @@ constexpr Milliseconds kSlice{500};      // how soon a waiting call notices
 /// batch, and the rest when that has arrived; others use the core meanwhile.
 constexpr size_t kQueuedBytes = kBatchBytes / 8 * 7;
 constexpr size_t kRecordFramingBytes = 200;  // about what key, headers and lengths add
+/// What librdkafka keeps about a record that waits to be sent, its headers among it, beside key and value.
+constexpr int64_t kQueuedRecordBytes = 1024;
 
 Settings producer_tuning(const KafkaLogOptions& options) {
-  return {{"queue.buffering.max.messages", "1000000"},
-          {"queue.buffering.max.kbytes", std::to_string(std::clamp<int64_t>(options.send_buffer_bytes / 1024, 1, 2097151))},
+  // One half for the bytes of records, the other for what the client keeps about each.
+  const int64_t half = options.send_buffer_bytes / 2;
+  // A record that is larger than the queue would never get in.
+  const int64_t least_kb = (kMaxDeadLetterBytes + kRoomBytes) / 1024;
+  return {{"queue.buffering.max.messages", std::to_string(std::clamp<int64_t>(half / kQueuedRecordBytes, 1000, 1000000))},
+          {"queue.buffering.max.kbytes", std::to_string(std::clamp<int64_t>(half / 1024, least_kb, 2097151))},
           {"message.max.bytes", "16777216"},  // the topic decides, not the client
           {"batch.size", std::to_string(kBatchBytes)},
           {"linger.ms", "5"},

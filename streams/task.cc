@@ -54,6 +54,8 @@ class Anchors {
   std::map<TopicPartition, bool> found_;
 };
 
+constexpr size_t kChunkRecords = 256;  // folded between two looks at what the commit holds
+
 }  // namespace
 
 Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
@@ -178,6 +180,8 @@ std::map<TopicPartition, Offset> Task::input_positions(const TaskMeta& meta) con
 
 Result<void> Task::open(const std::atomic<bool>& stop) {
   reader_.reset();
+  fetched_ = {};
+  folded_ = 0;
   inputs_.clear();
   if (writer_ == nullptr) {
     TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
@@ -282,25 +286,49 @@ Result<void> Task::fold_config(const std::atomic<bool>& stop) {
   for (auto [topic, partition] : spec_.inputs) reader_->pause({names_.full(topic), partition});
   while (!stop && *fold_->position(config) < range.end) {
     TRY_ASSIGN(auto fetch, reader_->poll(Milliseconds(100), options_.poll_records));
-    if (fetch) TRY(fold(*fetch));
+    if (!fetch) continue;
+    fetched_ = std::move(*fetch);
+    do {
+      TRY(fold_fetched());
+    } while (!fetched_.records.empty());
   }
   for (auto [topic, partition] : spec_.inputs) reader_->resume({names_.full(topic), partition});
   return {};
 }
 
-Result<void> Task::fold(const Fetch& fetch) {
-  if (fetch.records.empty() && fetch.next <= *fold_->position(fetch.from)) return {};
+bool Task::full() const {
+  return fold_->staged_records() >= options_.max_commit_records || fold_->staged_bytes() >= options_.max_commit_bytes;
+}
+
+/// Folds of what was fetched as much as the commit takes, one record at least.
+Result<void> Task::fold_fetched() {
+  const std::vector<RecordView>& records = fetched_.records;
+  if (records.empty() && fetched_.next <= *fold_->position(fetched_.from)) return {};
   fold_->begin(runtime_.now());
-  const bool input = fetch.from.topic != names_.full(Topic::kConfig);
-  TRY(fold_->add(fetch.from, fetch.records));
-  if (input)
-    for (const RecordView& record : fetch.records) inputs_.push_back(record.timestamp);
-  fold_->advance(fetch.from, fetch.next);
+  const bool input = fetched_.from.topic != names_.full(Topic::kConfig);
+  while (folded_ < records.size()) {
+    const size_t room =
+        std::max<size_t>(1, options_.max_commit_records - std::min(options_.max_commit_records, fold_->staged_records()));
+    const auto chunk = std::span(records).subspan(folded_, std::min({kChunkRecords, room, records.size() - folded_}));
+    TRY(fold_->add(fetched_.from, chunk));
+    if (input)
+      for (const RecordView& record : chunk) inputs_.push_back(record.timestamp);
+    folded_ += chunk.size();
+    if (full()) break;
+  }
+  if (folded_ < records.size()) {
+    fold_->advance(fetched_.from, records[folded_ - 1].offset + 1);
+  } else {
+    fold_->advance(fetched_.from, fetched_.next);
+    fetched_ = {};
+    folded_ = 0;
+  }
   return {};
 }
 
 Result<void> Task::commit() {
   const Milliseconds started = runtime_.uptime();
+  const size_t staged_bytes = fold_->staged_bytes();
   TRY_ASSIGN(Commit commit, fold_->finish());
   commit.transaction.member = member_;
   const processors::Tally part = fold_->outputs().tally;
@@ -308,7 +336,9 @@ Result<void> Task::commit() {
   TRY(writer_->prepare(std::move(commit.transaction)));
   TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
   TRY(persist(commit, places.back()));
-  if (events_.committed) events_.committed(spec_, {commit.manifest, part, inputs_, runtime_.uptime() - started});
+  if (events_.committed)
+    events_.committed(spec_,
+                      {commit.manifest, part, inputs_, runtime_.uptime() - started, staged_bytes, fold_->processor().held().cache});
   inputs_.clear();
   take_checkpoint();
   return {};
@@ -352,8 +382,7 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
   bool told_running = false;
   for (;;) {
     const bool stopping = stop.load(std::memory_order_relaxed);
-    const bool full = fold_->staged_records() >= options_.max_commit_records;
-    if (fold_->moved() && (stopping || full || runtime_.uptime() >= due)) {
+    if (fold_->moved() && (stopping || full() || runtime_.uptime() >= due)) {
       if (auto committed = commit(); !committed) {
         const Errc code = committed.error().code;
         if (code != Errc::kAborted && code != Errc::kAmbiguous) return committed.error();
@@ -370,10 +399,13 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
     const bool was_idle = !fold_->moved();
     if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
     const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), due - runtime_.uptime());
-    TRY_ASSIGN(auto fetch,
-               reader_->poll(wait, std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records())));
-    if (!fetch) continue;
-    TRY(fold(*fetch));
+    if (fetched_.records.empty()) {
+      TRY_ASSIGN(auto fetch,
+                 reader_->poll(wait, std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records())));
+      if (!fetch) continue;
+      fetched_ = std::move(*fetch);
+    }
+    TRY(fold_fetched());
     if (was_idle) due = runtime_.uptime() + options_.commit_interval;
   }
 }

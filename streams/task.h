@@ -25,7 +25,8 @@ struct TaskOptions {
   Milliseconds checkpoint_interval{600'000};  // of the store, by the instants of commits; 0: none are taken
   size_t checkpoints_kept = 2;
   // Performance.
-  size_t max_commit_records = 50000;  // or after this many records
+  size_t max_commit_records = 50000;   // or after this many records
+  size_t max_commit_bytes = 64 << 20;  // or when it holds so much memory, about
   size_t poll_records = 5000;
 };
 
@@ -35,6 +36,8 @@ struct CommitReport {
   const processors::Tally& part;     // what became of this commit's input records
   std::span<const WallTime> inputs;  // timestamps of the input records, in folding order; rules are not among them
   Milliseconds took;
+  size_t staged_bytes;  // memory that the commit held
+  size_t cache_bytes;   // memory that the processor goes on holding
 };
 
 /// A copy of the store that was taken after a commit.
@@ -89,7 +92,8 @@ class Task {
   Result<void> catch_up(const Evidence& evidence, const std::atomic<bool>& stop);
   Result<void> fold_config(const std::atomic<bool>& stop);  // config.v1 to its end, before anything else
   Result<void> persist(const Commit& commit, Offset manifest_offset);
-  Result<void> fold(const Fetch& fetch);
+  Result<void> fold_fetched();
+  bool full() const;
   Result<void> commit();
   void take_checkpoint();
 
@@ -105,6 +109,8 @@ class Task {
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Fold> fold_;
+  Fetch fetched_;                         // what was read last
+  size_t folded_ = 0;                     // records of it that are folded
   std::vector<WallTime> inputs_;          // timestamps of what is staged
   std::optional<Error> damage_;           // the store cannot be read: it has to be replaced
   std::set<int64_t> bad_checkpoints_;     // that were tried

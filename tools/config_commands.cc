@@ -1,4 +1,6 @@
 // assay config: check, show and publish the rules.
+#include <algorithm>
+
 #include "streams/config_feed.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
@@ -25,6 +27,15 @@ void flatten(const Json& value, const std::string& path, const Settings& setting
 int show(Context& context) {
   std::vector<Json> rows;
   flatten(settings_to_json(context.settings), "", context.settings, rows);
+  // Not keys: what follows from one. They stand behind it.
+  const auto memory = std::ranges::find_if(rows, [](const Json& row) { return row.string_or("key", "") == "memory"; });
+  std::vector<Json> shares;
+  for (const auto& [part, bytes] : share_memory(context.settings.memory_bytes, memory_needs(context.settings)).parts())
+    shares.push_back(Json::object()
+                         .set("key", "memory." + std::string(part))
+                         .set("value", format_size_bytes(bytes >> 20 << 20))
+                         .set("from", "share of memory"));
+  rows.insert(std::next(memory), shares.begin(), shares.end());
   context.out << render_rows(rows, context.format);
   return 0;
 }

@@ -2,9 +2,11 @@
 #include <iostream>
 
 #include "tools/commands.h"
+#include "tools/memory_shares.h"
 
 int main(int argc, char** argv) {
   using namespace assay::tools;
+  bound_allocator();
   std::ios::sync_with_stdio(false);
   const std::vector<Registration> groups = {register_generate, register_produce, register_run, register_queries,
                                             register_audit,    register_replay,  register_dlq, register_config,

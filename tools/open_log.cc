@@ -1,5 +1,6 @@
 #include "tools/open_log.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -9,18 +10,24 @@
 namespace assay::tools {
 
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
-                                               const std::string& client_id) {
+                                               const MemoryShares* shares, const std::string& client_id) {
   if (!settings.kafka.brokers.empty()) {
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;
     options.properties = settings.kafka.properties;
     options.stopping = stopping;
     options.client_id = client_id;
+    if (shares != nullptr) {
+      options.fetch_buffer_bytes = reader_bytes(*shares, memory_needs(settings));
+      options.send_buffer_bytes = writer_bytes(*shares, memory_needs(settings));
+    }
     return streams::open_kafka_log(options);
   }
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;
   options.read_only = access == LogAccess::kRead;
+  if (shares != nullptr)  // a segment is held twice while it is cleaned
+    options.segment_bytes = static_cast<uint64_t>(std::clamp<int64_t>(shares->writing / 3, 4 << 20, 64 << 20));
   std::error_code failed;
   if (options.read_only) {
     if (!std::filesystem::exists(dir, failed))

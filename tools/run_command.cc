@@ -259,7 +259,9 @@ Result<int> run(Context& context, const Flags& flags) {
   auto lock = streams::DirectoryLock::take(settings.data_dir);
   if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
   TRY_ASSIGN(auto peer_door, PeerDoor::open(settings));
-  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested, peer_door->client_id()));
+  const MemoryNeeds needs = memory_needs(settings);
+  const MemoryShares shares = share_memory(settings.memory_bytes, needs);
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested, &shares, peer_door->client_id()));
   TRY(ensure_topics(settings, *log));
   TRY(publish(context, *log));
   TRY_ASSIGN(auto signer, open_signer(settings));
@@ -278,13 +280,11 @@ Result<int> run(Context& context, const Flags& flags) {
   options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);
   options.task.max_commit_records = static_cast<size_t>(settings.commit.max_records);
   options.scoring.audit_each = settings.audit.eval_submit == "each";
-  options.scoring.cache_bytes = static_cast<size_t>(settings.memory_bytes) / 2 / static_cast<size_t>(names.partitions());
-  state::RocksdbOptions store_options;
-  const auto stores = static_cast<size_t>(2 * names.partitions() + 1);
-  store_options.block_cache_bytes = static_cast<size_t>(settings.memory_bytes) / 8 / stores;
-  store_options.write_buffer_bytes = std::clamp<size_t>(static_cast<size_t>(settings.memory_bytes) / 8 / stores, 1 << 20, 64 << 20);
+  options.scoring.cache_bytes = static_cast<size_t>(shares.agents / needs.scoring_tasks());
+  options.task.max_commit_bytes = static_cast<size_t>(shares.commits / needs.tasks());
+  const auto store_memory = state::make_store_memory(static_cast<size_t>(shares.stores), static_cast<size_t>(shares.memtables()));
   auto open_store = [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
-    TRY_ASSIGN(auto store, state::open_rocksdb_store(state_dir(settings, task), store_options));
+    TRY_ASSIGN(auto store, state::open_rocksdb_store(state_dir(settings, task), {.memory = store_memory}));
     return std::shared_ptr<state::Store>(std::move(store));
   };
   streams::Pipeline pipeline(*log, options, open_store, audit.projection(), metrics);

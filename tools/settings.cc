@@ -19,6 +19,8 @@ extern char** environ;
 namespace assay::tools {
 namespace {
 
+constexpr int64_t kMaxPartitions = 1000;
+
 bool is_address(std::string_view text) {
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return false;
@@ -64,7 +66,7 @@ void read_topics(Members& table, TopicSettings& topics) {
   if (!legal || topics.prefix.size() > 100)
     table.refuse("prefix", "must be at most 100 of the letters a-z, A-Z, 0-9, '.', '_' and '-', is " + quoted(topics.prefix));
   table.count("partitions", topics.partitions);
-  within(table, "partitions", topics.partitions, 1, 1000);
+  within(table, "partitions", topics.partitions, 1, kMaxPartitions);
   table.flag("manage", topics.manage);
   std::string retention = "forever";
   table.text("retention", retention);
@@ -149,11 +151,8 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
   if (settings.data_dir.empty()) top.refuse("data_dir", "must name a directory, is empty");
   std::string memory = format_size_bytes(settings.memory_bytes);
   top.text("memory", memory);
-  if (auto bytes = parse_size_bytes(memory); bytes && *bytes >= int64_t{64} << 20) {
-    settings.memory_bytes = *bytes;
-  } else {
-    top.refuse("memory", "must be a size of at least 64MiB, such as \"512MiB\", is " + quoted(memory));
-  }
+  const std::optional<int64_t> memory_bytes = parse_size_bytes(memory);
+  if (!memory_bytes) top.refuse("memory", "must be a size such as \"1GiB\", is " + quoted(memory));
   for (ConfigKind kind : kConfigKinds) {
     const Json* body = top.take(config_kind_name(kind));
     if (body == nullptr) continue;
@@ -180,6 +179,15 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
       table.refuse("addr", "must be HOST:PORT, or empty for no HTTP; is " + quoted(settings.http_addr));
   });
+  if (memory_bytes) {
+    settings.memory_bytes = *memory_bytes;
+    const MemoryNeeds needs = memory_needs(settings);
+    const int64_t least = needs.partitions >= 1 && needs.partitions <= kMaxPartitions ? least_memory(needs) : 0;
+    if (*memory_bytes < least)
+      top.refuse("memory", "must be at least " + format_size_bytes(least) + " for the " + std::to_string(needs.tasks()) +
+                               " tasks that topics.partitions = " + std::to_string(needs.partitions) + " makes, is " +
+                               quoted(memory));
+  }
   top.table("log", [&](Members& table) { table.choice("level", settings.log_level, {"debug", "info", "warn", "error"}); });
   top.done();
 }
@@ -335,6 +343,10 @@ std::string flag_of(std::string key) {
 }
 
 }  // namespace
+
+MemoryNeeds memory_needs(const Settings& settings) {
+  return {.partitions = settings.topics.partitions, .kafka = !settings.kafka.brokers.empty()};
+}
 
 Environment process_environment() {
   Environment variables;

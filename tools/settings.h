@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "tools/base.h"
+#include "tools/memory_shares.h"
 
 namespace assay::tools {
 
@@ -56,7 +56,7 @@ enum class Profile { kDevelopment, kProduction };
 struct Settings {
   Profile profile = Profile::kDevelopment;
   std::string data_dir = "assay-data";
-  int64_t memory_bytes = int64_t{512} << 20;
+  int64_t memory_bytes = int64_t{1} << 30;
   Rules rules = default_rules();
   TopicSettings topics;
   KafkaSettings kafka;
@@ -77,6 +77,9 @@ struct Settings {
 
   std::map<std::string, std::string> origins;  // key -> where its value comes from; keys at their default are absent
 };
+
+/// What shares the memory: the tasks that this configuration makes.
+MemoryNeeds memory_needs(const Settings& settings);
 
 using Environment = std::map<std::string, std::string>;
 Environment process_environment();

@@ -91,11 +91,12 @@ class Instance {
     return store;
   }
   void lose_stores() { stores_.clear(); }
-  Result<void> run(size_t max_commit_records, Milliseconds interval) {
+  Result<void> run(size_t max_commit_records, Milliseconds interval, size_t max_commit_bytes = 64 << 20) {
     PipelineOptions options;
     options.names = kNames;
     options.until_end = true;
     options.task.max_commit_records = max_commit_records;
+    options.task.max_commit_bytes = max_commit_bytes;
     options.task.commit_interval = interval;
     options.task.poll_records = max_commit_records;
     Pipeline pipeline(
@@ -175,6 +176,24 @@ TEST(Pipeline, CommitSizeNeverShows) {
   }
   EXPECT_EQ(promoted, 6);
   EXPECT_EQ(demoted, 3);
+}
+
+TEST(Pipeline, ACommitEndsWhenItHoldsSoManyBytes) {
+  const auto reports = fleet(1, 2000);
+  Instance big("roomy"), small("narrow");
+  big.produce(reports);
+  ASSERT_TRUE(big.run(100000, Milliseconds(100)).has_value());
+  small.produce(reports);
+  ASSERT_TRUE(small.run(100000, Milliseconds(100), 20000).has_value());  // a few records, whatever was fetched together
+  expect_scoring_and_promotion_equal(big.digests(), small.digests());
+  EXPECT_EQ(big.records(Topic::kScores), small.records(Topic::kScores));
+  EXPECT_EQ(big.records(Topic::kPromotions), small.records(Topic::kPromotions));
+  auto commits = [](Instance& instance) {
+    auto meta = read_meta(*instance.stores().at("scoring-0"));
+    return meta ? meta->sequence : -1;
+  };
+  EXPECT_LT(commits(big), 20);
+  EXPECT_GT(commits(small), 50);
 }
 
 TEST(Pipeline, EveryDeliveredRecordIsAccountedFor) {

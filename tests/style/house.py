@@ -33,7 +33,7 @@ THIRD_PARTY = {
 }
 TEST_LIBRARIES = ["gtest/*", "gmock/*"]
 
-POSIX = ["sys/*", "netinet/*", "arpa/*", "linux/*", "unistd.h", "fcntl.h", "poll.h", "signal.h", "dirent.h", "netdb.h", "termios.h",
+POSIX = ["sys/*", "netinet/*", "arpa/*", "linux/*", "unistd.h", "malloc.h", "fcntl.h", "poll.h", "signal.h", "dirent.h", "netdb.h", "termios.h",
          "dlfcn.h", "pwd.h", "pthread.h", "sched.h", "spawn.h", "immintrin.h"]
 
 TEXT = (".h", ".cc", ".proto", ".py", ".sh", ".md", ".yml", ".yaml", ".toml", ".sql", ".html", ".js", ".css", ".txt", ".cmake", ".scenario")

@@ -86,7 +86,7 @@ TEST_F(SettingsTest, TheCommentedExamplesOfTheFileWorkToo) {
 TEST_F(SettingsTest, EveryProblemIsNamedAtOnceWithLineAndNearestKey) {
   const auto lines =
       problems(with("profile = \"prod\"\n"
-                    "memory = \"12\"\n"
+                    "memory = \"12 bytes\"\n"
                     "[scorign]\n"
                     "grace = \"1h\"\n"
                     "[scoring]\n"
@@ -118,7 +118,7 @@ TEST_F(SettingsTest, EveryProblemIsNamedAtOnceWithLineAndNearestKey) {
   EXPECT_THAT(
       lines,
       ElementsAre("17 problems in the configuration", "F:1: profile: must be \"development\" or \"production\", is \"prod\"",
-                  "F:2: memory: must be a size of at least 64MiB, such as \"512MiB\", is \"12\"",
+                  "F:2: memory: must be a size such as \"1GiB\", is \"12 bytes\"",
                   "F:3: scorign: there is no such key; did you mean \"scoring\"?",
                   "F:6: scoring.dedupe: must not be less than scoring.grace (45m), is 10m",
                   "F:10: scoring.metric[0].high: must be greater than low (3), is 1.5; direction = \"down\" turns the scale around",
@@ -289,6 +289,18 @@ TEST_F(SettingsTest, DevelopmentStartsUnlessSomethingIsRequired) {
   EXPECT_TRUE(check_production_guards(loaded(layers), 0));
   layers.environment["REQUIRE_KMS"] = "true";
   EXPECT_FALSE(check_production_guards(loaded(layers), 0));
+}
+
+TEST_F(SettingsTest, MemoryThatIsTooSmallForTheTasksIsRefusedWithTheLeast) {
+  EXPECT_THAT(problems(with("memory = \"64MiB\"\n[topics]\npartitions = 16\n")),
+              ElementsAre("1 problem in the configuration",
+                          AllOf(HasSubstr("F:1: memory: must be at least "),
+                                HasSubstr(" for the 33 tasks that topics.partitions = 16 makes, is \"64MiB\""))));
+  const int64_t least = least_memory({.partitions = 16, .kafka = false});
+  EXPECT_EQ(loaded(with("memory = \"" + format_size_bytes(least) + "\"\n[topics]\npartitions = 16\n")).memory_bytes, least);
+  EXPECT_THAT(problems(with("memory = \"" + format_size_bytes(least - 1) + "\"\n[topics]\npartitions = 16\n")),
+              ElementsAre("1 problem in the configuration", HasSubstr(format_size_bytes(least))));
+  EXPECT_THAT(problems(with("[topics]\npartitions = 1000\n")), ElementsAre("1 problem in the configuration", HasSubstr("memory")));
 }
 
 TEST(Sizes, RoundTripAndRefuse) {

@@ -54,7 +54,7 @@ level = "loud"
 # line, key, and a word of the reason
 PROBLEMS = [
     (1, "profile", "production"),
-    (2, "memory", "64MiB"),
+    (2, "memory", "1GiB"),
     (3, "colour", "no such key"),
     (6, "scoring.grase", 'did you mean "grace"?'),
     (7, "scoring.dedupe", "45m"),
@@ -112,7 +112,7 @@ class BadConfiguration(harness.EndToEnd):
     def test_one_problem_is_one_problem(self):
         """Taking the cure of all but one leaves exactly that one: no problem is an echo of another."""
         lines = BAD.splitlines()
-        cures = {1: 'profile = "development"', 2: 'memory = "64MiB"', 3: "", 6: "", 7: "", 13: "high = 2.0", 17: 'direction = "down"',
+        cures = {1: 'profile = "development"', 2: 'memory = "256MiB"', 3: "", 6: "", 7: "", 13: "high = 2.0", 17: 'direction = "down"',
                  20: "weight = 0.0", 23: "enter = 0.9", 24: "min_samples = 5", 28: 'unit = "gpu"', 29: "capacity = 4",
                  32: "partitions = 4", 33: "", 34: 'retention = "3d"', 37: 'brokers = ""', 40: 'addr = "127.0.0.1:0"', 43: 'level = "warn"'}
         self.assertEqual(sorted(cures), [line for line, *_ in PROBLEMS])

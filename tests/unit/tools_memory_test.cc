@@ -1,0 +1,63 @@
+// The shares of the memory: never more than the budget, never less than a part can work with, for any number of tasks.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tools/memory_shares.h"
+
+namespace assay::tools {
+namespace {
+
+constexpr int64_t kMiB = 1 << 20;
+
+TEST(MemoryShares, NeverSumToMoreThanTheBudgetForAnyNumberOfTasks) {
+  std::mt19937_64 random(1);
+  for (int64_t partitions = 1; partitions <= 1000; ++partitions)
+    for (bool kafka : {false, true}) {
+      const MemoryNeeds needs{.partitions = partitions, .kafka = kafka};
+      const int64_t least = least_memory(needs);
+      for (int64_t budget : {least, least + 1, least + static_cast<int64_t>(random() % (64 * 1024 * kMiB))}) {
+        const MemoryShares shares = share_memory(budget, needs);
+        EXPECT_LE(shares.sum(), budget) << partitions << " partitions";
+        EXPECT_GT(shares.sum(), budget - 16) << "what is not shared out is lost to rounding alone";
+        int64_t named = 0;
+        for (const auto& [name, bytes] : shares.parts()) named += bytes;
+        EXPECT_EQ(named, shares.sum());
+      }
+    }
+}
+
+TEST(MemoryShares, LeaveEveryReaderWriterAndCommitRoomForTheLargestRecord) {
+  for (int64_t partitions : {1, 4, 64, 1000}) {
+    const MemoryNeeds needs{.partitions = partitions, .kafka = true};
+    const MemoryShares shares = share_memory(least_memory(needs), needs);
+    EXPECT_GE(reader_bytes(shares, needs), 2 * kMiB);
+    EXPECT_GE(writer_bytes(shares, needs), 2 * kMiB);
+    EXPECT_GE(shares.commits / needs.tasks(), 2 * kMiB);
+    EXPECT_GE(shares.memtables() / needs.tasks(), kMiB / 2);
+    EXPECT_GE(shares.agents / needs.scoring_tasks(), kMiB);
+  }
+}
+
+TEST(MemoryShares, GrowWithTheBudgetAndTheLeastWithTheTasks) {
+  const MemoryNeeds few{.partitions = 2, .kafka = true}, many{.partitions = 20, .kafka = true};
+  EXPECT_LT(least_memory(few), least_memory(many));
+  EXPECT_LT(least_memory({.partitions = 20, .kafka = false}), least_memory(many)) << "clients of a broker queue";
+  const auto small = share_memory(512 * kMiB, few).parts(), large = share_memory(4096 * kMiB, few).parts();
+  for (size_t i = 0; i < small.size(); ++i) EXPECT_LT(small[i].second, large[i].second) << small[i].first;
+}
+
+TEST(MemoryShares, TheDefaultsFitTheDefaultPartitionsAsTheyFitThirty) {
+  for (int64_t partitions : {4, 30})
+    for (bool kafka : {false, true}) EXPECT_LE(least_memory({.partitions = partitions, .kafka = kafka}), 1024 * kMiB);
+}
+
+TEST(MemoryShares, TheProcessKnowsWhatItHolds) {
+  const auto before = resident_bytes();
+  ASSERT_TRUE(before);
+  const std::string much(64 * kMiB, 'x');
+  EXPECT_GT(*resident_bytes(), *before + 60 * kMiB) << much.size();
+}
+
+}  // namespace
+}  // namespace assay::tools

@@ -1,0 +1,93 @@
+#include "tools/memory_shares.h"
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "schemas/topics.h"
+
+namespace assay::tools {
+namespace {
+
+constexpr int64_t kKiB = 1024, kMiB = 1024 * kKiB;
+
+// An eighth of the budget is what malloc may lose to holes between blocks in use.
+constexpr int64_t kSlackShare = 8;
+
+// Beside the tasks' readers: the projector's, the one that measures lag, and two of a task that catches up or recovers.
+constexpr int64_t kOtherReaders = 4;
+// Beside the tasks' writers: the one that publishes rules or dead letters of the audit.
+constexpr int64_t kOtherWriters = 1;
+
+// A record of the largest size fits twice: as it is held, and as it is copied, packed or waited for.
+constexpr int64_t kTwoRecords = 2 * (kMaxRecordBytes + 128 * kKiB);
+
+MemoryShares least_parts(const MemoryNeeds& needs) {
+  const int64_t tasks = needs.tasks();
+  MemoryShares least;
+  // Measured with 2 to 32 partitions: 40 MiB of program, and for each task threads and two clients of the broker.
+  least.process = 48 * kMiB + (needs.kafka ? kMiB : 256 * kKiB) * tasks;
+  least.stores = tasks * 3 * kMiB / 2;
+  least.agents = needs.scoring_tasks() * kMiB;
+  least.commits = tasks * kTwoRecords;
+  least.reading = (tasks + kOtherReaders) * kTwoRecords;
+  // The embedded log writes one transaction at a time; cleaning holds a segment as it was and as it will be.
+  least.writing = needs.kafka ? (tasks + kOtherWriters) * kTwoRecords : 16 * kMiB;
+  least.audit = 4 * kMiB;
+  return least;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string_view, int64_t>> MemoryShares::parts() const {
+  return {{"process", process}, {"stores", stores},   {"agents", agents}, {"commits", commits},
+          {"reading", reading}, {"writing", writing}, {"audit", audit}};
+}
+
+int64_t least_memory(const MemoryNeeds& needs) {
+  const int64_t least = least_parts(needs).sum();
+  // Rounded up to whole MiB, the slack included, so that it can be told and typed.
+  return (least * kSlackShare / (kSlackShare - 1) + kMiB) / kMiB * kMiB;
+}
+
+MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs) {
+  CHECK(budget_bytes >= least_memory(needs));
+  MemoryShares shares = least_parts(needs);
+  shares.process += budget_bytes / kSlackShare;
+  const int64_t rest = budget_bytes - shares.sum();
+  CHECK(rest >= 0);
+  constexpr int64_t kWhole = 24;
+  shares.agents += rest * 8 / kWhole;
+  shares.stores += rest * 6 / kWhole;
+  shares.commits += rest * 3 / kWhole;
+  shares.reading += rest * 3 / kWhole;
+  shares.writing += rest * 3 / kWhole;
+  shares.audit += rest / kWhole;
+  return shares;
+}
+
+int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {
+  return shares.reading / (needs.tasks() + kOtherReaders);
+}
+
+int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {
+  return shares.writing / (needs.tasks() + kOtherWriters);
+}
+
+void bound_allocator() {
+  if (std::getenv("MALLOC_ARENA_MAX") == nullptr)
+    mallopt(M_ARENA_MAX, static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 2u, 16u)));
+}
+
+std::optional<int64_t> resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, resident = 0;
+  if (!(file >> all >> resident)) return std::nullopt;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace assay::tools
