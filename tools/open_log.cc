@@ -8,12 +8,14 @@
 
 namespace assay::tools {
 
-Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping) {
+Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
+                                               const std::string& client_id) {
   if (!settings.kafka.brokers.empty()) {
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;
     options.properties = settings.kafka.properties;
     options.stopping = stopping;
+    options.client_id = client_id;
     return streams::open_kafka_log(options);
   }
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
