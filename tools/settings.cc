@@ -408,8 +408,7 @@ Json settings_to_json(const Settings& settings) {
                         .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
   root.set("commit",
            Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
-  root.set("run",
-           Json::object().set("patience", format_duration_ms(settings.run.patience_ms)).set("standbys", settings.run.standbys));
+  root.set("run", Json::object().set("patience", format_duration_ms(settings.run.patience_ms)));
   root.set("peers", Json::object()
                         .set("listen", settings.peers.listen)
                         .set("advertise", settings.peers.advertise)

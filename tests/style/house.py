@@ -37,7 +37,7 @@ POSIX = ["sys/*", "netinet/*", "arpa/*", "linux/*", "unistd.h", "malloc.h", "fcn
          "dlfcn.h", "pwd.h", "pthread.h", "sched.h", "spawn.h", "immintrin.h"]
 
 TEXT = (".h", ".cc", ".proto", ".py", ".sh", ".md", ".yml", ".yaml", ".toml", ".sql", ".html", ".js", ".css", ".txt", ".cmake", ".scenario")
-PROPER_NAMES = {"README.md", "ARCHITECTURE.md", "LICENSE", "CMakeLists.txt", "CMakePresets.json", "Dockerfile", "Makefile"}
+PROPER_NAMES = {"README.md", "ARCHITECTURE.md", "FAULTS.md", "LICENSE", "CMakeLists.txt", "CMakePresets.json", "Dockerfile", "Makefile"}
 
 # Written in pieces, so that this file does not hold them itself.
 FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK", r"st" + r"ub(?:s|bed)?", "not " + "implemented", "coming " + "soon"]
