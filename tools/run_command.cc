@@ -247,6 +247,8 @@ Result<int> run(Context& context, const Flags& flags) {
   }
   options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);
   options.task.max_commit_records = static_cast<size_t>(settings.commit.max_records);
+  options.task.checkpoint_interval = streams::Milliseconds(settings.state.checkpoint_interval_ms);
+  options.task.checkpoints_kept = static_cast<size_t>(settings.state.checkpoints_kept);
   options.scoring.audit_each = settings.audit.eval_submit == "each";
   options.scoring.cache_bytes = static_cast<size_t>(settings.memory_bytes) / 2 / static_cast<size_t>(names.partitions());
   state::RocksdbOptions store_options;

@@ -41,6 +41,11 @@ struct CommitSettings {
   int64_t max_records = 20000;
 };
 
+struct StateSettings {
+  int64_t checkpoint_interval_ms = 600'000;
+  int64_t checkpoints_kept = 2;
+};
+
 enum class Profile { kDevelopment, kProduction };
 
 struct Settings {
@@ -53,6 +58,7 @@ struct Settings {
   DatabaseSettings database;
   AuditSettings audit;
   CommitSettings commit;
+  StateSettings state;
   std::string http_addr = "127.0.0.1:8050";
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 
