@@ -279,6 +279,8 @@ Result<int> run(Context& context, const Flags& flags) {
   if (!flags.until_end && !settings.kafka.brokers.empty()) options.instance_id = peer_door->instance_id();
   options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);
   options.task.max_commit_records = static_cast<size_t>(settings.commit.max_records);
+  options.task.checkpoint_interval = streams::Milliseconds(settings.state.checkpoint_interval_ms);
+  options.task.checkpoints_kept = static_cast<size_t>(settings.state.checkpoints_kept);
   options.scoring.audit_each = settings.audit.eval_submit == "each";
   options.scoring.cache_bytes = static_cast<size_t>(shares.agents / needs.scoring_tasks());
   options.task.max_commit_bytes = static_cast<size_t>(shares.commits / needs.tasks());

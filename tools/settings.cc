@@ -174,6 +174,16 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
   });
   top.table("run", [&](Members& table) { read_run(table, settings.run); });
   top.table("peers", [&](Members& table) { read_peers(table, settings.peers); });
+  top.table("state", [&](Members& table) {
+    std::string interval = format_duration_ms(settings.state.checkpoint_interval_ms);
+    table.text("checkpoint_interval", interval);
+    if (auto ms = parse_duration_ms(interval); ms && *ms >= kSecondMs)
+      settings.state.checkpoint_interval_ms = *ms;
+    else
+      table.refuse("checkpoint_interval", "must be a duration of at least 1s, such as \"10m\", is " + quoted(interval));
+    table.count("checkpoints_kept", settings.state.checkpoints_kept);
+    within(table, "checkpoints_kept", settings.state.checkpoints_kept, 1, 100);
+  });
   top.table("http", [&](Members& table) {
     table.text("addr", settings.http_addr);
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
@@ -413,6 +423,9 @@ Json settings_to_json(const Settings& settings) {
                         .set("listen", settings.peers.listen)
                         .set("advertise", settings.peers.advertise)
                         .set("secret", settings.peers.secret.empty() ? "" : "***"));
+  root.set("state", Json::object()
+                        .set("checkpoint_interval", format_duration_ms(settings.state.checkpoint_interval_ms))
+                        .set("checkpoints_kept", settings.state.checkpoints_kept));
   root.set("http", Json::object().set("addr", settings.http_addr));
   root.set("log", Json::object().set("level", settings.log_level));
   return root;

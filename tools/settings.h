@@ -51,6 +51,11 @@ struct PeerSettings {
   std::string secret;                  // shared by the processes of a group; questions and answers carry its MAC
 };
 
+struct StateSettings {
+  int64_t checkpoint_interval_ms = 600'000;
+  int64_t checkpoints_kept = 2;
+};
+
 enum class Profile { kDevelopment, kProduction };
 
 struct Settings {
@@ -65,6 +70,7 @@ struct Settings {
   CommitSettings commit;
   RunSettings run;
   PeerSettings peers;
+  StateSettings state;
   std::string http_addr = "127.0.0.1:8050";
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 
