@@ -1,26 +1,15 @@
 #include "processors/processor.h"
 
-#include <cstdio>
-
 namespace assay::processors {
-namespace {
-
-/// A fold that cannot read its own state must not guess: it stops here, and the task starts again from the last commit.
-template <class T>
-T must(Result<T> result) {
-  if (!result) std::fprintf(stderr, "state unreadable: %s\n", result.error().message.c_str());
-  CHECK(result.has_value());
-  return std::move(result).value();
-}
-
-}  // namespace
 
 Rows::Rows(const state::Reader& stored, state::Digest digest, RowDigest row_digest)
     : stored_(stored), digest_(digest), row_digest_(row_digest) {}
 
 std::optional<std::string> Rows::get(std::string_view key) const {
   if (auto it = staged_.find(key); it != staged_.end()) return it->second;
-  return must(stored_.get(key));
+  auto value = stored_.get(key);
+  if (!value) throw StateUnreadable{std::move(value.error())};
+  return std::move(*value);
 }
 
 void Rows::put(std::string_view key, std::string value) {
@@ -77,8 +66,7 @@ void Rows::scan(std::string_view prefix, const std::function<bool(std::string_vi
     }
     return more;
   });
-  if (!scanned) std::fprintf(stderr, "state unreadable: %s\n", scanned.error().message.c_str());
-  CHECK(scanned.has_value());
+  if (!scanned) throw StateUnreadable{std::move(scanned.error())};
   emit_staged_below(std::nullopt);
 }
 

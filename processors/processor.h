@@ -69,6 +69,11 @@ struct Outputs {
   }
 };
 
+/// Thrown when the store cannot be read: a fold must not guess, and no processor can go on. The runtime catches it.
+struct StateUnreadable {
+  Error error;
+};
+
 /// The processor's rows: what is staged over what is stored. Keys are the processor's own; the task keeps its meta elsewhere.
 /// The digest follows every put and erase.
 class Rows {
@@ -78,7 +83,7 @@ class Rows {
 
   Rows(const state::Reader& stored, state::Digest digest, RowDigest row_digest = &state::Digest::of_row);
 
-  /// The staged or stored value. Requires: the store can be read (an I/O error aborts the process: a fold must not guess).
+  /// The staged or stored value. Throws StateUnreadable.
   std::optional<std::string> get(std::string_view key) const;
   void put(std::string_view key, std::string value);
   void erase(std::string_view key);

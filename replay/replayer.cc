@@ -6,7 +6,7 @@
 #include <thread>
 #include <unordered_map>
 
-#include "streams/task.h"
+#include "streams/refold.h"
 
 namespace assay::replay {
 namespace {
@@ -108,7 +108,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   const streams::TopicNames& names = options.names;
   struct Work {
     TaskSpec spec;
-    std::vector<std::pair<Offset, Manifest>> manifests;
+    std::vector<streams::PlacedManifest> manifests;
     ReplayedTask result;
   };
   std::vector<Work> work;
@@ -119,11 +119,13 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       w.spec = plan.task(p);
       const TopicPartition tp{names.full(Topic::kManifests), w.spec.manifest_partition};
       TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
-      if (range.end > range.start) {
-        TRY_ASSIGN(w.manifests, streams::read_manifests(log, names, w.spec, 0, range.start, range.end - 1));
+      streams::ManifestReader manifests(log, names, w.spec, 0, range);
+      for (;;) {
+        TRY_ASSIGN(auto next, manifests.next());
+        if (!next || (options.until && next->manifest.instant > *options.until)) break;
+        total += next->manifest.delivered;
+        w.manifests.push_back(std::move(*next));
       }
-      if (options.until) std::erase_if(w.manifests, [&](const auto& m) { return m.second.instant > *options.until; });
-      for (const auto& [offset, manifest] : w.manifests) total += manifest.delivered;
       w.result.task = w.spec.name;
       work.push_back(std::move(w));
     }
@@ -133,7 +135,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   if (options.check_outputs) {
     std::map<TopicPartition, bool> scanned;
     for (const Work& w : work)
-      for (const auto& [offset, manifest] : w.manifests)
+      for (const auto& [at, manifest, hash] : w.manifests)
         for (const streams::OutputCount& output : manifest.outputs) {
           const TopicPartition tp{names.full(output.tp.topic), output.tp.partition};
           if (!std::exchange(scanned[tp], true)) TRY(written.scan(log, tp));
@@ -150,12 +152,8 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
     if (fold->meta().sequence != 0)
       return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh (manifest " +
                                        std::to_string(fold->meta().sequence) + ")"};
-    if (!w.manifests.empty())
-      for (const streams::InputRange& range : w.manifests.front().second.ranges)
-        if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
-          fold->set_position(tp, range.from);
     streams::RangeReader ranges(log);
-    for (const auto& [offset, manifest] : w.manifests) {
+    for (const auto& [at, manifest, hash] : w.manifests) {
       {
         std::lock_guard lock(mutex);
         if (failure) return {};
@@ -163,12 +161,12 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       for (const streams::InputRange& range : manifest.ranges)
         if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
           fold->set_position(tp, range.from);
-      TRY_ASSIGN(streams::Commit commit, streams::refold(ranges, names, *fold, manifest, Manifest::hash(manifest.encode())));
+      TRY_ASSIGN(streams::Commit commit, streams::refold(ranges, names, *fold, manifest, hash));
       if (options.check_outputs) {
         TRY_ASSIGN(int64_t checked, check_outputs(commit, names, written));
         w.result.outputs += checked;
       }
-      TRY(fold->persist(commit, offset));
+      TRY(fold->persist(commit, at));
       ++w.result.manifests;
       w.result.delivered += manifest.delivered;
       const int64_t so_far = done += manifest.delivered;

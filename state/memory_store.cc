@@ -2,6 +2,7 @@
 #include <map>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
 
 #include "state/store.h"
 
@@ -58,9 +59,38 @@ class MemoryStore : public Store {
     return std::make_unique<Snapshot>(table_);
   }
 
+  Result<uint64_t> checkpoint(const Checkpoint& as, size_t keep) override {
+    std::unique_lock lock(mutex_);
+    copies_.erase(copies_.lower_bound(as.sequence), copies_.end());
+    copies_[as.sequence] = {as.note, table_};
+    while (copies_.size() > keep) copies_.erase(copies_.begin());
+    uint64_t bytes = 0;
+    for (const auto& [key, value] : table_) bytes += key.size() + value.size();
+    return bytes;
+  }
+  Result<std::vector<Checkpoint>> checkpoints() const override {
+    std::shared_lock lock(mutex_);
+    std::vector<Checkpoint> out;
+    for (auto it = copies_.rbegin(); it != copies_.rend(); ++it) out.push_back({it->first, it->second.note});
+    return out;
+  }
+  Result<std::string> replace(std::string_view aside, std::optional<int64_t> checkpoint) override {
+    std::unique_lock lock(mutex_);
+    auto copy = checkpoint ? copies_.find(*checkpoint) : copies_.end();
+    if (checkpoint && copy == copies_.end())
+      return Error{Errc::kNotFound, "no checkpoint " + std::to_string(*checkpoint) + " of a store in memory"};
+    const Table former = std::exchange(table_, checkpoint ? copy->second.rows : Table());
+    return former.empty() ? std::string() : "nowhere: they were in memory, and " + std::string(aside);
+  }
+
  private:
+  struct Copy {
+    std::string note;
+    Table rows;
+  };
   mutable std::shared_mutex mutex_;
   Table table_;
+  std::map<int64_t, Copy> copies_;
 };
 
 }  // namespace

@@ -1,27 +1,45 @@
 // RocksDB behind the store interface. The write-ahead log is on and not synced: kill -9 loses nothing, a power loss
-// loses a tail that the log repairs.
+// loses a tail that the log repairs. Checkpoints share the immutable files of the store by hard links.
+#include <fcntl.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
+#include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <thread>
 
 #include "state/store.h"
 
 namespace assay::state {
 namespace {
 
+namespace fs = std::filesystem;
+
+constexpr char kNoteFile[] = "CHECKPOINT.json";
+constexpr int kAsideMax = 9;  // a disk that spoils one store after the other must not fill itself with them
+constexpr std::chrono::seconds kReadersPatience{10};
+
 Error from_status(const std::string& attempted, const std::string& dir, const rocksdb::Status& status) {
   const std::string text = status.ToString();
   Errc code = Errc::kUnexpected;
-  if (status.IsCorruption())
+  // A file that the manifest names and that is not there is damage as well.
+  if (status.IsCorruption() || (status.IsIOError() && status.subcode() == rocksdb::Status::kPathNotFound))
     code = Errc::kCorrupt;
-  else if (status.IsIOError() && text.find("lock") != std::string::npos)
+  else if (status.IsIOError() && text.find("/LOCK") != std::string::npos)
     code = Errc::kRefused;
   return {code, attempted + " store " + dir + ": " + text};
 }
@@ -46,6 +64,19 @@ Result<void> scan_rows(rocksdb::DB& db, const std::string& dir, const rocksdb::R
   if (!it->status().ok()) return from_status("scanning", dir, it->status());
   return {};
 }
+
+/// What a snapshot of a damaged store gives.
+class DamagedReader : public Reader {
+ public:
+  explicit DamagedReader(Error damage) : damage_(std::move(damage)) {}
+  Result<std::optional<std::string>> get(std::string_view) const override { return damage_; }
+  Result<void> scan(std::string_view, const std::function<bool(std::string_view, std::string_view)>&) const override {
+    return damage_;
+  }
+
+ private:
+  Error damage_;
+};
 
 class SharedMemory : public StoreMemory {
  public:
@@ -92,16 +123,122 @@ class RocksdbSnapshot : public Reader {
   rocksdb::ReadOptions options_;
 };
 
+/// RocksDB's diary goes nowhere: what matters comes back as a status. As a file it aborts the process on a full disk, where
+/// builds with assertions do not take a second line after one that could not be written.
+class NoDiary : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
+Error failed(const std::string& attempted, const fs::path& on, const std::error_code& error) {
+  return {Errc::kUnexpected, attempted + " " + on.string() + ": " + error.message()};
+}
+
+/// Makes the names in a directory, or the bytes of a file, survive a power loss.
+Result<void> sync_path(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool synced = fd >= 0 && ::fsync(fd) == 0;
+  const std::error_code error(errno, std::generic_category());
+  if (fd >= 0) ::close(fd);
+  if (!synced) return failed("syncing", path, error);
+  return {};
+}
+
+Result<void> rename_path(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) return failed("renaming " + from.string() + " to", to, error);
+  return sync_path(to.parent_path());
+}
+
+/// Checkpoints by sequence; whatever else lies there is none.
+std::map<int64_t, fs::path> checkpoint_dirs(const fs::path& dir) {
+  std::map<int64_t, fs::path> out;
+  std::error_code error;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    int64_t sequence = 0;
+    const auto [rest, bad] = std::from_chars(name.data(), name.data() + name.size(), sequence);
+    if (bad == std::errc() && rest == name.data() + name.size() && sequence > 0) out[sequence] = it->path();
+  }
+  return out;
+}
+
+/// A copy that shares what never changes: table files are linked, the others are small.
+Result<void> copy_rows(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::remove_all(to, error);
+  fs::create_directories(to, error);
+  if (error) return failed("creating", to, error);
+  for (fs::directory_iterator it(from, error), end; !error && it != end; it.increment(error)) {
+    const fs::path name = it->path().filename();
+    if (name == kNoteFile) continue;
+    if (name.extension() == ".sst") {
+      fs::create_hard_link(it->path(), to / name, error);
+      if (!error) continue;
+    }
+    fs::copy_file(it->path(), to / name, error);
+    if (error) return failed("copying " + it->path().string() + " to", to, error);
+    TRY(sync_path(to / name));
+  }
+  if (error) return failed("reading", from, error);
+  return sync_path(to);
+}
+
+Result<std::shared_ptr<rocksdb::DB>> open_db(const std::string& dir, const RocksdbOptions& options) {
+  rocksdb::Options rocks;
+  rocks.create_if_missing = !options.read_only;
+  rocks.max_background_jobs = 2;
+  rocks.compression = rocksdb::kLZ4Compression;
+  rocks.info_log = std::make_shared<NoDiary>();
+  // What a power loss left behind the last sound batch is dropped, for the log has it.
+  rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  rocksdb::BlockBasedTableOptions table;
+  const auto memory = options.memory ? options.memory : make_store_memory(64 << 20, 32 << 20);
+  static_cast<const SharedMemory&>(*memory).apply(rocks, table);
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.format_version = 5;
+  rocks.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+
+  if (!options.read_only) {
+    std::error_code error;
+    fs::create_directories(dir, error);
+    if (error) return failed("creating", dir, error);
+  } else if (!fs::exists(dir + "/CURRENT")) {
+    return Error{Errc::kNotFound, "no store in " + dir};
+  }
+  rocksdb::DB* raw = nullptr;
+  rocksdb::Status status = options.read_only ? rocksdb::DB::OpenForReadOnly(rocks, dir, &raw) : rocksdb::DB::Open(rocks, dir, &raw);
+  if (!status.ok()) return from_status("opening", dir, status);
+  return std::shared_ptr<rocksdb::DB>(raw);
+}
+
+/// One thread writes, takes checkpoints and replaces; any thread reads.
 class RocksdbStore : public Store {
  public:
-  RocksdbStore(std::shared_ptr<rocksdb::DB> db, std::string dir, bool sync)
-      : db_(std::move(db)), dir_(std::move(dir)), sync_(sync) {}
+  RocksdbStore(std::string dir, const RocksdbOptions& options) : dir_(std::move(dir)), options_(options) {}
 
-  Result<std::optional<std::string>> get(std::string_view key) const override { return get_row(*db_, dir_, {}, key); }
+  /// A store that is damaged stays closed.
+  Result<void> open() {
+    auto db = open_db(dir_, options_);
+    db_ = db ? std::move(*db) : nullptr;
+    if (db) return {};
+    damage_ = db.error();
+    if (damage_.code == Errc::kCorrupt && !options_.read_only) return {};
+    return damage_;
+  }
+
+  Result<std::optional<std::string>> get(std::string_view key) const override {
+    TRY_ASSIGN(const auto db, current());
+    return get_row(*db, dir_, {}, key);
+  }
   Result<void> scan(std::string_view prefix, const std::function<bool(std::string_view, std::string_view)>& row) const override {
-    return scan_rows(*db_, dir_, {}, prefix, row);
+    TRY_ASSIGN(const auto db, current());
+    return scan_rows(*db, dir_, {}, prefix, row);
   }
   Result<void> write(const WriteBatch& batch) override {
+    TRY_ASSIGN(const auto db, current());
     rocksdb::WriteBatch rows;
     for (const auto& [key, value] : batch.rows) {
       if (value)
@@ -110,16 +247,109 @@ class RocksdbStore : public Store {
         rows.Delete(slice(key));
     }
     rocksdb::WriteOptions options;
-    options.sync = sync_;
-    if (rocksdb::Status status = db_->Write(options, &rows); !status.ok()) return from_status("writing", dir_, status);
+    options.sync = options_.sync;
+    if (rocksdb::Status status = db->Write(options, &rows); !status.ok()) return from_status("writing", dir_, status);
     return {};
   }
-  std::unique_ptr<Reader> snapshot() const override { return std::make_unique<RocksdbSnapshot>(db_, dir_); }
+  std::unique_ptr<Reader> snapshot() const override {
+    auto db = current();
+    if (!db) return std::make_unique<DamagedReader>(db.error());
+    return std::make_unique<RocksdbSnapshot>(std::move(*db), dir_);
+  }
+
+  Result<uint64_t> checkpoint(const Checkpoint& as, size_t keep) override {
+    TRY_ASSIGN(const auto db, current());
+    const fs::path home = checkpoints_dir(), fresh = home / "new", place = home / std::to_string(as.sequence);
+    std::error_code error;
+    fs::create_directories(home, error);
+    if (error) return failed("creating", home, error);
+    fs::remove_all(fresh, error);
+    rocksdb::Checkpoint* raw = nullptr;
+    rocksdb::Status status = rocksdb::Checkpoint::Create(db.get(), &raw);
+    const std::unique_ptr<rocksdb::Checkpoint> maker(raw);
+    if (status.ok()) status = maker->CreateCheckpoint(fresh.string());
+    if (!status.ok()) return from_status("taking a checkpoint of", dir_, status);
+    std::ofstream(fresh / kNoteFile, std::ios::binary) << as.note << std::flush;
+    TRY(sync_path(fresh / kNoteFile));
+    TRY(sync_path(fresh));
+    uint64_t bytes = 0;
+    for (fs::directory_iterator it(fresh, error), end; !error && it != end; it.increment(error)) bytes += it->file_size(error);
+    auto known = checkpoint_dirs(home);
+    for (auto it = known.lower_bound(as.sequence); it != known.end(); it = known.erase(it)) fs::remove_all(it->second, error);
+    TRY(rename_path(fresh, place));
+    for (auto it = known.begin(); known.size() + 1 > keep && it != known.end(); it = known.erase(it))
+      fs::remove_all(it->second, error);
+    return bytes;
+  }
+
+  Result<std::vector<Checkpoint>> checkpoints() const override {
+    std::vector<Checkpoint> out;
+    for (const auto& [sequence, dir] : checkpoint_dirs(checkpoints_dir())) {
+      std::ifstream file(dir / kNoteFile, std::ios::binary);
+      out.push_back({sequence, {std::istreambuf_iterator<char>(file), {}}});
+    }
+    std::reverse(out.begin(), out.end());
+    return out;
+  }
+
+  Result<std::string> replace(std::string_view aside, std::optional<int64_t> checkpoint) override {
+    std::lock_guard lock(mutex_);  // nobody takes a snapshot meanwhile
+    const auto asked = std::chrono::steady_clock::now();
+    while (db_ != nullptr && db_.use_count() > 1) {
+      if (std::chrono::steady_clock::now() - asked > kReadersPatience)
+        return Error{Errc::kRefused, "replacing store " + dir_ + ": a query still reads it"};
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    fs::path source;
+    if (checkpoint) {
+      source = checkpoints_dir() / std::to_string(*checkpoint);
+      if (!fs::exists(source)) return Error{Errc::kNotFound, "no checkpoint in " + source.string()};
+    }
+    bool rows = db_ == nullptr;  // what cannot be opened may hold anything
+    if (db_ != nullptr) {
+      const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+      it->SeekToFirst();
+      rows = it->Valid() || !it->status().ok();
+    }
+    std::string former;
+    if (rows) {
+      int n = 1;
+      while (fs::exists(former = dir_ + "." + std::string(aside) + "-" + std::to_string(n))) ++n;
+      if (n > kAsideMax)
+        return Error{Errc::kRefused, "putting store " + dir_ + " aside: " + std::to_string(kAsideMax) +
+                                         " former ones lie there already; look at the disk, then move them away"};
+    }
+    db_.reset();
+    damage_ = {Errc::kCorrupt, "store " + dir_ + " was being replaced"};
+    if (rows) {
+      TRY(rename_path(dir_, former));
+    } else {
+      std::error_code error;
+      fs::remove_all(dir_, error);
+    }
+    if (checkpoint) {
+      const fs::path fresh = dir_ + ".new";
+      TRY(copy_rows(source, fresh));
+      TRY(rename_path(fresh, dir_));
+    }
+    TRY(open());
+    if (db_ == nullptr) return damage_;
+    return former;
+  }
 
  private:
-  std::shared_ptr<rocksdb::DB> db_;
+  Result<std::shared_ptr<rocksdb::DB>> current() const {
+    std::lock_guard lock(mutex_);
+    if (db_ == nullptr) return damage_;
+    return db_;
+  }
+  fs::path checkpoints_dir() const { return dir_ + ".checkpoints"; }
+
   std::string dir_;
-  bool sync_;
+  RocksdbOptions options_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<rocksdb::DB> db_;  // under mutex_; none while the store is damaged
+  Error damage_;                     // why there is none
 };
 
 }  // namespace
@@ -130,31 +360,9 @@ std::shared_ptr<StoreMemory> make_store_memory(size_t bytes, size_t memtable_byt
 }
 
 Result<std::unique_ptr<Store>> open_rocksdb_store(const std::string& dir, const RocksdbOptions& options) {
-  rocksdb::Options rocks;
-  rocks.create_if_missing = !options.read_only;
-  rocks.max_background_jobs = 2;
-  rocks.compression = rocksdb::kLZ4Compression;
-  rocks.keep_log_file_num = 2;
-  rocks.info_log_level = rocksdb::WARN_LEVEL;
-  rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  rocksdb::BlockBasedTableOptions table;
-  const auto memory = options.memory ? options.memory : make_store_memory(64 << 20, 32 << 20);
-  static_cast<const SharedMemory&>(*memory).apply(rocks, table);
-  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
-  table.format_version = 5;
-  rocks.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-
-  if (!options.read_only) {
-    std::error_code error;
-    std::filesystem::create_directories(dir, error);
-    if (error) return Error{Errc::kUnexpected, "creating " + dir + ": " + error.message()};
-  } else if (!std::filesystem::exists(dir + "/CURRENT")) {
-    return Error{Errc::kNotFound, "no store in " + dir};
-  }
-  rocksdb::DB* raw = nullptr;
-  rocksdb::Status status = options.read_only ? rocksdb::DB::OpenForReadOnly(rocks, dir, &raw) : rocksdb::DB::Open(rocks, dir, &raw);
-  if (!status.ok()) return from_status("opening", dir, status);
-  return std::unique_ptr<Store>(std::make_unique<RocksdbStore>(std::shared_ptr<rocksdb::DB>(raw), dir, options.sync));
+  auto store = std::make_unique<RocksdbStore>(dir, options);
+  TRY(store->open());
+  return std::unique_ptr<Store>(std::move(store));
 }
 
 }  // namespace assay::state

@@ -28,12 +28,29 @@ class Reader {
                             const std::function<bool(std::string_view key, std::string_view value)>& row) const = 0;
 };
 
+/// A copy of the rows of a store as they once were.
+struct Checkpoint {
+  int64_t sequence = 0;  // its name: a later copy has a higher one
+  std::string note;      // what its maker says about it
+};
+
 class Store : public Reader {
  public:
   /// Applies the batch as one: after a crash either all of it is there or nothing.
   virtual Result<void> write(const WriteBatch& batch) = 0;
   /// A view of the rows as they are now; later writes do not show in it.
   virtual std::unique_ptr<Reader> snapshot() const = 0;
+
+  /// Keeps a copy of the rows as they are now; after a crash all of it is there or nothing. The `keep` newest copies up to it
+  /// stay. Those of a higher sequence go: the store was set back behind them. Returns the copy's size in bytes.
+  /// Cost: RocksDB writes out its memtable and links its files; memory copies.
+  virtual Result<uint64_t> checkpoint(const Checkpoint& as, size_t keep) = 0;
+  /// The copies at hand, newest first.
+  virtual Result<std::vector<Checkpoint>> checkpoints() const = 0;
+  /// Puts the rows aside, under a name with this word in it, and takes those of the copy, or none. Rows are never deleted.
+  /// Returns where the former ones are; empty when there were none.
+  /// Errors: kRefused while a snapshot is held, or when much was put aside before; kNotFound, kCorrupt: the copy is not to be had.
+  virtual Result<std::string> replace(std::string_view aside, std::optional<int64_t> checkpoint) = 0;
 };
 
 /// A store in memory, for tests, replay scratch and queries that fold a topic again.
@@ -58,7 +75,9 @@ struct RocksdbOptions {
   std::shared_ptr<StoreMemory> memory = {};  // performance: none: 64 MiB of its own
 };
 
-/// Opens (or creates) a RocksDB store. Errors: kRefused when another process holds it, kCorrupt, kNotFound (read-only).
+/// Opens (or creates) a RocksDB store. One that is damaged is opened all the same, unless read-only: it answers kCorrupt until
+/// its rows are replaced. Copies lie beside it, in DIR.checkpoints; what is put aside in DIR.<word>-<n>.
+/// Errors: kRefused when another process holds it, kCorrupt and kNotFound (read-only).
 Result<std::unique_ptr<Store>> open_rocksdb_store(const std::string& dir, const RocksdbOptions& options);
 
 }  // namespace assay::state

@@ -1,7 +1,11 @@
 #include "streams/embedded_log.h"
 
+#include <filesystem>
+#include <fstream>
+#include <random>
 #include <thread>
 
+#include "schemas/hash.h"
 #include "streams/embedded_log_core.h"
 
 namespace assay::streams {
@@ -30,10 +34,11 @@ class OnlyMember final : public Membership {
 
 class DirectoryLog final : public EmbeddedLog {
  public:
-  explicit DirectoryLog(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+  DirectoryLog(std::shared_ptr<Core> core, std::string cluster_id) : core_(std::move(core)), cluster_id_(std::move(cluster_id)) {}
   ~DirectoryLog() override { core_->close(); }
 
   std::string describe() const override { return core_->describe(); }
+  Result<std::string> cluster_id() override { return cluster_id_; }
 
   Result<void> create_topics(std::span<const TopicConfig> topics) override {
     std::unique_lock lock(core_->mutex());
@@ -141,7 +146,34 @@ class DirectoryLog final : public EmbeddedLog {
 
  private:
   std::shared_ptr<Core> core_;
+  std::string cluster_id_;
 };
+
+constexpr std::string_view kClusterIdFile = "cluster-id";
+
+/// The name that the directory was given when the log was made; a log that is only read may have none yet.
+Result<std::string> cluster_id_of(const std::string& dir, bool read_only) {
+  std::ifstream file(std::filesystem::path(dir) / kClusterIdFile);
+  std::string id;
+  if (file && std::getline(file, id) && id.size() == 32) return id;
+  if (read_only) return std::string();
+  std::random_device random;
+  std::string bytes;
+  for (int n = 0; n < 16; ++n) bytes.push_back(static_cast<char>(random()));
+  id = to_hex(bytes);
+  const std::shared_ptr<Files> files = posix_files();
+  const std::string path = (std::filesystem::path(dir) / kClusterIdFile).string();
+  const std::string line = id + "\n";
+  const std::string_view parts[] = {line};
+  {
+    TRY_ASSIGN(const auto fresh, files->open(path + ".tmp", OpenMode::kCreate));
+    TRY(fresh->write_at(0, parts));
+    TRY(fresh->sync());
+  }
+  TRY(files->rename(path + ".tmp", path));
+  TRY(files->sync_directory(dir));
+  return id;
+}
 
 }  // namespace
 }  // namespace embedded
@@ -149,7 +181,8 @@ class DirectoryLog final : public EmbeddedLog {
 Result<std::unique_ptr<Log>> open_embedded_log(const std::string& dir, const EmbeddedLogOptions& options) {
   auto core = std::make_shared<embedded::Core>(dir, options);
   TRY(core->open());
-  return std::unique_ptr<Log>(new embedded::DirectoryLog(std::move(core)));
+  TRY_ASSIGN(std::string id, embedded::cluster_id_of(dir, options.read_only));
+  return std::unique_ptr<Log>(new embedded::DirectoryLog(std::move(core), std::move(id)));
 }
 
 }  // namespace assay::streams

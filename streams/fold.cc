@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "processors/audit_chain.h"
 #include "schemas/json_parse.h"
 #include "streams/topic_admin.h"
 
@@ -80,8 +81,11 @@ std::optional<WriterStamp> WriterStamp::parse(std::string_view text) {
 
 std::string TaskMeta::encode() const {
   auto place = [](const TopicPartition& tp) { return tp.topic + "/" + std::to_string(tp.partition); };
-  Json positions_json = Json::object(), written_json = Json::object(), upstream_json = Json::object(), refused = Json::object();
+  Json positions_json = Json::object(), began_json = Json::object(), anchors_json = Json::object();
+  Json written_json = Json::object(), upstream_json = Json::object(), refused = Json::object();
   for (const auto& [tp, offset] : positions) positions_json.set(place(tp), std::to_string(offset.value));
+  for (const auto& [tp, offset] : began) began_json.set(place(tp), std::to_string(offset.value));
+  for (const auto& [tp, anchor] : anchors) anchors_json.set(place(tp), std::to_string(anchor.at.value) + ":" + anchor.hash);
   for (const auto& [tp, n] : written) written_json.set(place(tp), std::to_string(n));
   for (const auto& [writer, n] : upstream) upstream_json.set(writer, std::to_string(n));
   for (size_t r = 0; r < kReasonCount; ++r)
@@ -92,6 +96,8 @@ std::string TaskMeta::encode() const {
       .set("manifestOffset", std::to_string(manifest_offset.value));
   document.set("manifestHash", manifest_hash).set("instant", std::to_string(instant.value)).set("digest", digest.hex());
   document.set("positions", std::move(positions_json))
+      .set("began", std::move(began_json))
+      .set("anchors", std::move(anchors_json))
       .set("written", std::move(written_json))
       .set("upstream", std::move(upstream_json));
   document.set("delivered", std::to_string(tally.delivered)).set("accepted", std::to_string(tally.accepted));
@@ -108,11 +114,14 @@ Result<TaskMeta> TaskMeta::decode(std::string_view value) {
     sound = sound && error == std::errc() && end == text.data() + text.size() && !text.empty();
     return n;
   };
-  auto members = [&](std::string_view key, const std::function<void(const std::string&, int64_t)>& each) {
+  auto texts = [&](std::string_view key, const std::function<void(const std::string&, std::string_view)>& each) {
     const Json* object = document.find(key);
     sound = sound && object != nullptr && object->is_object();
     if (!sound) return;
-    for (const auto& [name, member] : object->as_object()) each(name, number(member.is_string() ? member.as_string() : ""));
+    for (const auto& [name, member] : object->as_object()) each(name, member.is_string() ? member.as_string() : "");
+  };
+  auto members = [&](std::string_view key, const std::function<void(const std::string&, int64_t)>& each) {
+    texts(key, [&](const std::string& name, std::string_view text) { each(name, number(text)); });
   };
   auto place = [&](const std::string& text) {
     const size_t slash = text.rfind('/');
@@ -127,6 +136,12 @@ Result<TaskMeta> TaskMeta::decode(std::string_view value) {
   meta.instant = WallTime(number(document.string_or("instant", "")));
   TRY_ASSIGN(meta.digest, state::Digest::parse(document.string_or("digest", "")));
   members("positions", [&](const std::string& name, int64_t n) { meta.positions[place(name)] = Offset(n); });
+  members("began", [&](const std::string& name, int64_t n) { meta.began[place(name)] = Offset(n); });
+  texts("anchors", [&](const std::string& name, std::string_view text) {
+    const size_t colon = std::min(text.find(':'), text.size());
+    sound = sound && colon + 1 < text.size();
+    if (sound) meta.anchors[place(name)] = {Offset(number(text.substr(0, colon))), std::string(text.substr(colon + 1))};
+  });
   members("written", [&](const std::string& name, int64_t n) { meta.written[place(name)] = n; });
   members("upstream", [&](const std::string& name, int64_t n) { meta.upstream[name] = n; });
   meta.tally.delivered = static_cast<uint64_t>(number(document.string_or("delivered", "")));
@@ -146,9 +161,32 @@ Result<TaskMeta> read_meta(const state::Reader& store) {
   return TaskMeta::decode(*row);
 }
 
+Result<state::Digest> recompute_digest(const state::Reader& store, const TaskSpec& spec) {
+  state::Digest digest;
+  TRY(store.scan("", [&](std::string_view key, std::string_view value) {
+    if (key != kMetaKey) digest += spec.row_digest(key, value);
+    return true;
+  }));
+  return digest;
+}
+
 Result<std::unique_ptr<Fold>> Fold::open(const TaskSpec& spec, const TopicNames& names, state::Store& store) {
   TRY_ASSIGN(TaskMeta meta, read_meta(store));
-  return std::unique_ptr<Fold>(new Fold(spec, names, store, std::move(meta)));
+  try {
+    return std::unique_ptr<Fold>(new Fold(spec, names, store, std::move(meta)));
+  } catch (processors::StateUnreadable& unreadable) {
+    return std::move(unreadable.error);
+  }
+}
+
+/// Runs what calls the processor.
+Result<void> Fold::guarded(const std::function<Result<void>()>& work) {
+  try {
+    return work();
+  } catch (processors::StateUnreadable& unreadable) {
+    store_error_ = unreadable.error;
+    return std::move(unreadable.error);
+  }
 }
 
 Fold::Fold(const TaskSpec& spec, const TopicNames& names, state::Store& store, TaskMeta meta)
@@ -178,7 +216,10 @@ std::optional<Offset> Fold::position(const TopicPartition& tp) const {
   return it == meta_.positions.end() ? std::nullopt : std::optional<Offset>(it->second);
 }
 
-void Fold::set_position(const TopicPartition& tp, Offset to) { meta_.positions[bare(tp)] = to; }
+void Fold::set_position(const TopicPartition& tp, Offset to) {
+  meta_.positions[bare(tp)] = to;
+  if (to > Offset(0)) meta_.began[bare(tp)] = to;
+}
 
 WallTime Fold::begin(WallTime now) {
   if (!begun_) {
@@ -189,29 +230,52 @@ WallTime Fold::begin(WallTime now) {
   return instant_;
 }
 
-Result<void> Fold::add(const TopicPartition& tp, const RecordView& record) {
+Result<void> Fold::add(const TopicPartition& tp, std::span<const RecordView> records) {
   CHECK(begun_);
+  if (records.empty()) return {};
   const auto& [topic, place] = input_of(tp);
-  if (auto text = record.header(kHeaderWriter)) {
-    if (auto stamp = WriterStamp::parse(*text)) {
-      const std::string writer = to_string(place) + "|" + std::string(stamp->writer);
-      auto [it, first] = meta_.upstream.try_emplace(writer, stamp->n - 1);
-      if (stamp->n <= it->second) return {};  // a lost answer made its writer write it twice
-      if (stamp->n > it->second + 1)
-        return Error{Errc::kIncomplete, "INPUT_GAP: folding " + to_string(place) + " at offset " +
-                                            std::to_string(record.offset.value) + ": writer " + std::string(stamp->writer) +
-                                            " continues with record " + std::to_string(stamp->n) + " after record " +
-                                            std::to_string(it->second)};
-      it->second = stamp->n;
-    }
-  }
-  processors::Input input{topic, tp.partition, &record, {}};
-  if (topic != Topic::kReports) input.cause = id_of(record);
+  auto added = guarded([&, &topic = topic, &place = place]() -> Result<void> {
+    for (const RecordView& record : records) TRY(add_one(topic, place, record));
+    return {};
+  });
+  if (!added) return added;
+  // Of the input: compaction may take a record of config.v1.
+  if (topic != Topic::kConfig) meta_.anchors[place] = {records.back().offset, processors::anchor_of(records.back())};
+  return {};
+}
+
+/// Whether the record was folded before: a lost answer made its writer write it twice.
+Result<bool> Fold::is_repeated(const TopicPartition& place, const RecordView& record) {
+  const auto text = record.header(kHeaderWriter);
+  const auto stamp = text ? WriterStamp::parse(*text) : std::nullopt;
+  if (!stamp) return false;
+  auto gap = [&](const std::string& after) {
+    return Error{Errc::kIncomplete, "INPUT_GAP: folding " + to_string(place) + " at offset " + std::to_string(record.offset.value) +
+                                        ": writer " + std::string(stamp->writer) + " continues with record " +
+                                        std::to_string(stamp->n) + " after " + after};
+  };
+  const auto [last, first] = meta_.upstream.try_emplace(to_string(place) + "|" + std::string(stamp->writer), stamp->n - 1);
+  // A writer's first records may lie before the place where this input begins. Nothing lies before offset 0.
+  if (first && stamp->n > 0 && !meta_.began.contains(place)) return gap("none: its first ones are missing");
+  if (stamp->n > last->second + 1) return gap("record " + std::to_string(last->second));
+  if (stamp->n <= last->second) return true;
+  last->second = stamp->n;
+  return false;
+}
+
+Result<void> Fold::add_one(Topic topic, const TopicPartition& place, const RecordView& record) {
+  processors::Input input{topic, place.partition, &record, {}};
   if (topic == Topic::kConfig) {
+    input.cause = id_of(record);
     const processors::Tally before = outputs_.tally;
     processor_->process(input, outputs_);
     outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
   } else {
+    if (topic != Topic::kReports) {  // reports come from outside: whatever their headers say, it is no counter of ours
+      TRY_ASSIGN(const bool repeated, is_repeated(place, record));
+      if (repeated) return {};
+      input.cause = id_of(record);
+    }
     processor_->process(input, outputs_);
   }
   ++delivered_;
@@ -242,9 +306,13 @@ void Fold::advance(const TopicPartition& tp, Offset next) {
   position = next;
 }
 
-Commit Fold::finish() {
+Result<Commit> Fold::finish() {
   CHECK(begun_);
-  processor_->before_commit(instant_, outputs_);
+  auto ended = guarded([&]() -> Result<void> {
+    processor_->before_commit(instant_, outputs_);
+    return {};
+  });
+  if (!ended) return ended.error();
 
   Commit commit;
   Manifest& m = commit.manifest;
@@ -336,7 +404,10 @@ Result<void> Fold::persist(const Commit& commit, Offset manifest_offset) {
   meta_.digest = rows_->digest();
   state::WriteBatch batch = rows_->take_changes();
   batch.put(std::string(kMetaKey), meta_.encode());
-  TRY(store_.write(batch));
+  if (auto written = store_.write(batch); !written) {
+    store_error_ = written.error();
+    return written;
+  }
   processor_->after_commit();
   outputs_.clear();
   ranges_.clear();

@@ -5,6 +5,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,6 +46,13 @@ struct TaskSpec {
   std::function<std::unique_ptr<processors::Processor>(processors::Rows&)> make;
 };
 
+/// The record of an input that was folded last: whatever else stands at its place belongs to another history.
+struct Anchor {
+  Offset at;
+  std::string hash;  // processors::anchor_of(record)
+  bool operator==(const Anchor&) const = default;
+};
+
 /// What a store knows about the log: kept outside the digest.
 struct TaskMeta {
   std::string lineage = "0";
@@ -53,6 +62,8 @@ struct TaskMeta {
   WallTime instant;           // of the last commit: instants never run backwards
   state::Digest digest;
   std::map<TopicPartition, Offset> positions;  // bare names; next record to fold
+  std::map<TopicPartition, Offset> began;      // bare names; first record that could be had, where that was not the very first
+  std::map<TopicPartition, Anchor> anchors;    // bare names; of inputs that gave a record
   std::map<TopicPartition, int64_t> written;   // bare names; records written to each partition so far
   std::map<std::string, int64_t> upstream;     // "<bare tp>|<task>/<lineage>" -> last counter folded
   processors::Tally tally;                     // since the first record
@@ -64,6 +75,8 @@ struct TaskMeta {
 inline constexpr std::string_view kMetaKey{"\0meta", 5};
 /// Meta of a store; defaults when it is new.
 Result<TaskMeta> read_meta(const state::Reader& store);
+/// The digest of a store, made again from its rows. Errors: those of the store. Cost: reads all of it.
+Result<state::Digest> recompute_digest(const state::Reader& store, const TaskSpec& spec);
 
 /// What one commit writes.
 struct Commit {
@@ -74,23 +87,26 @@ struct Commit {
 
 class Fold {
  public:
-  /// Loads the meta. Errors: those of the store; kCorrupt.
+  /// Loads the meta. Errors: those of the store; kCorrupt when it is damaged.
   static Result<std::unique_ptr<Fold>> open(const TaskSpec& spec, const TopicNames& names, state::Store& store);
 
   /// Starts a commit at this instant when none is open. Returns the instant in force (never before the last one).
   WallTime begin(WallTime now);
-  /// Folds one record of a partition (full name) that stands at its position.
-  /// A record of ours that was folded before is dropped. Errors: kIncomplete "INPUT_GAP …" when the writer's counter jumps.
-  Result<void> add(const TopicPartition& tp, const RecordView& record);
+  /// Folds records of a partition (full name) that follow its position, in order.
+  /// A record of ours that was folded before is dropped. Errors: kIncomplete "INPUT_GAP …" when the writer's counter jumps, or
+  /// does not begin at 0 although nothing before the first record was taken away; those of the store.
+  Result<void> add(const TopicPartition& tp, std::span<const RecordView> records);
   /// The partition is folded up to `next`: past the last record, markers included.
   void advance(const TopicPartition& tp, Offset next);
 
-  /// Ends the commit: makes the outputs and the manifest. Requires: begin().
-  Commit finish();
+  /// Ends the commit: makes the outputs and the manifest. Requires: begin(). Errors: those of the store.
+  Result<Commit> finish();
   /// After the log acknowledged: writes rows and meta as one batch. Errors: those of the store.
   Result<void> persist(const Commit& commit, Offset manifest_offset);
 
   bool open_commit() const { return begun_; }
+  /// What the store answered when it could not be read or written; the fold is of no use afterwards.
+  const std::optional<Error>& store_error() const { return store_error_; }
   uint64_t staged_records() const { return staged_records_; }
   /// Memory that the open commit holds and will hold until it is through, about.
   size_t staged_bytes() const;
@@ -99,7 +115,8 @@ class Fold {
   const TaskSpec& spec() const { return spec_; }
   /// Position of an input or of config.v1 (full name); nothing before the first record.
   std::optional<Offset> position(const TopicPartition& tp) const;
-  void set_position(const TopicPartition& tp, Offset to);  // first start only
+  /// Where an input begins that was never folded.
+  void set_position(const TopicPartition& tp, Offset to);
   state::Digest digest() const { return rows_->digest(); }
   processors::Processor& processor() { return *processor_; }
   const processors::Outputs& outputs() const { return outputs_; }
@@ -108,6 +125,9 @@ class Fold {
   Fold(const TaskSpec& spec, const TopicNames& names, state::Store& store, TaskMeta meta);
   TopicPartition bare(const TopicPartition& tp) const { return {std::string(names_.bare(tp.topic)), tp.partition}; }
   const std::pair<Topic, TopicPartition>& input_of(const TopicPartition& tp);
+  Result<void> guarded(const std::function<Result<void>()>& work);
+  Result<void> add_one(Topic topic, const TopicPartition& place, const RecordView& record);
+  Result<bool> is_repeated(const TopicPartition& place, const RecordView& record);
 
   const TaskSpec& spec_;
   TopicNames names_;
@@ -118,6 +138,7 @@ class Fold {
   processors::Outputs outputs_;
   std::map<TopicPartition, std::pair<Topic, TopicPartition>> inputs_;  // by full name: the topic and the bare name
 
+  std::optional<Error> store_error_;
   bool begun_ = false;
   WallTime instant_;
   std::vector<InputRange> ranges_;

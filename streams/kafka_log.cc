@@ -22,6 +22,7 @@ class KafkaLog final : public Log {
   KafkaLog(KafkaLogOptions options, std::shared_ptr<Client> client) : options_(std::move(options)), client_(std::move(client)) {}
 
   std::string describe() const override { return "Kafka at " + options_.brokers; }
+  Result<std::string> cluster_id() override;
 
   Result<void> create_topics(std::span<const TopicConfig> topics) override;
   Result<std::vector<TopicConfig>> topics() override;
@@ -39,6 +40,7 @@ class KafkaLog final : public Log {
 
   Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                            const std::string& instance_id) override;
+  Result<GroupView> members(const std::string& group) override;
   Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
                                                               std::span<const TopicPartition> of) override;
   Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) override;
@@ -53,13 +55,25 @@ class KafkaLog final : public Log {
   Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op,
                        const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request);
   Result<void> wait_for_topic(const TopicConfig& topic);
+  /// A consumer of that group that never joins it: it asks for offsets and commits them. (librdkafka's admin requests for
+  /// offsets abort the process when they time out before the group's coordinator is found.)
+  Result<std::shared_ptr<Client>> of_group(const std::string& group);
 
   const KafkaLogOptions options_;
   const std::shared_ptr<Knowledge> knowledge_ = std::make_shared<Knowledge>();
   const std::shared_ptr<Client> client_;  // metadata and administration
   std::mutex mutex_;
-  std::shared_ptr<Client> uncommitted_;  // made when it is first needed
+  std::shared_ptr<Client> uncommitted_;                    // made when it is first needed
+  std::map<std::string, std::shared_ptr<Client>> groups_;  // likewise
 };
+
+Result<std::string> KafkaLog::cluster_id() {
+  char* id = rd_kafka_clusterid(client_->get(), kRequestTimeoutMs);
+  if (id == nullptr) return Error{Errc::kUnreachable, "asking " + describe() + " for its cluster id: no answer"};
+  std::string out = id;
+  rd_kafka_mem_free(client_->get(), id);
+  return out;
+}
 
 EventPtr KafkaLog::wait(rd_kafka_queue_t* queue) const {
   EventPtr event;
@@ -76,8 +90,6 @@ Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
   AdminOptionsPtr options(rd_kafka_AdminOptions_new(client_->get(), op));
   CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), kRequestTimeoutMs, text, sizeof text) ==
         RD_KAFKA_RESP_ERR_NO_ERROR);
-  if (op == RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS)
-    ErrorPtr(rd_kafka_AdminOptions_set_require_stable_offsets(options.get(), 1));
   QueuePtr queue(rd_kafka_queue_new(client_->get()));
   request(options.get(), queue.get());
   EventPtr event = wait(queue.get());
@@ -232,45 +244,54 @@ Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, con
   return std::unique_ptr<Membership>(std::move(member));
 }
 
+Result<GroupView> KafkaLog::members(const std::string& group) {
+  const std::string attempt = "asking for the members of group " + group;
+  const char* name = group.c_str();
+  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, [&](auto* options, auto* queue) {
+               rd_kafka_DescribeConsumerGroups(client_->get(), &name, 1, options, queue);
+             }));
+  size_t count = 0;
+  auto* groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event.get()), &count);
+  CHECK(count == 1);
+  if (const rd_kafka_error_t* error = rd_kafka_ConsumerGroupDescription_error(groups[0]))
+    return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+  return view_of(*groups[0]);
+}
+
+Result<std::shared_ptr<Client>> KafkaLog::of_group(const std::string& group) {
+  std::lock_guard lock(mutex_);
+  std::shared_ptr<Client>& client = groups_[group];
+  if (!client) {
+    TRY_ASSIGN(client,
+               Client::create(options_, RD_KAFKA_CONSUMER, {},
+                              {{"group.id", group}, {"enable.auto.commit", "false"}, {"isolation.level", "read_committed"}}));
+  }
+  return client;
+}
+
 Result<std::map<TopicPartition, CommittedOffset>> KafkaLog::committed(const std::string& group,
                                                                       std::span<const TopicPartition> of) {
   std::map<TopicPartition, CommittedOffset> found;
   if (of.empty()) return found;
   const std::string attempt = "asking for the committed offsets of group " + group;
-  PartitionListPtr wanted = make_list(of.size());
-  for (const TopicPartition& tp : of) add_partition(wanted.get(), tp);
-  std::unique_ptr<rd_kafka_ListConsumerGroupOffsets_t,
-                  Destroyer<rd_kafka_ListConsumerGroupOffsets_t, rd_kafka_ListConsumerGroupOffsets_destroy>>
-      request(rd_kafka_ListConsumerGroupOffsets_new(group.c_str(), wanted.get()));
+  TRY_ASSIGN(const std::shared_ptr<Client> client, of_group(group));
   // A transaction that holds the answer back ends by its timeout at the latest.
   const auto until = Clock::now() + Milliseconds(options_.transaction_timeout_ms + 2 * kRequestTimeoutMs);
   for (;;) {
     found.clear();
+    PartitionListPtr list = make_list(of.size());
+    for (const TopicPartition& tp : of) add_partition(list.get(), tp);
     std::optional<Error> failed;
-    auto* raw = request.get();
-    auto event = ask(attempt, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
-      rd_kafka_ListConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
-    });
-    if (!event) {
-      failed = std::move(event.error());
-    } else {
-      size_t count = 0;
-      auto* groups =
-          rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event->get()), &count);
-      CHECK(count == 1);
-      if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
-        failed = client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
-      const auto* list = failed ? nullptr : rd_kafka_group_result_partitions(groups[0]);
-      for (int i = 0; list && i < list->cnt; ++i) {
-        const auto& p = list->elems[i];
-        if (p.err) failed = client_->error(p.err, attempt + " for " + to_string(place_of(p)));
-        if (p.offset >= 0)
-          found[place_of(p)] = {Offset(p.offset),
-                                std::string(static_cast<const char*>(p.metadata), p.metadata ? p.metadata_size : 0)};
-      }
+    if (auto err = rd_kafka_committed(client->get(), list.get(), kSliceMs)) failed = client->error(err, attempt);
+    for (int i = 0; !failed && i < list->cnt; ++i) {
+      const auto& p = list->elems[i];
+      if (p.err) failed = client->error(p.err, attempt + " for " + to_string(place_of(p)));
+      if (p.offset >= 0)
+        found[place_of(p)] = {Offset(p.offset),
+                              std::string(static_cast<const char*>(p.metadata), p.metadata ? p.metadata_size : 0)};
     }
     if (!failed) return found;
-    if (failed->code != Errc::kUnreachable || Clock::now() > until || client_->stopping()) return *failed;
+    if (failed->code != Errc::kUnreachable || Clock::now() > until || client->stopping()) return *failed;
     std::this_thread::sleep_for(Milliseconds(50));
   }
 }
@@ -280,34 +301,19 @@ Result<void> KafkaLog::commit_offsets(const OffsetCommit& commit, const Membersh
   const std::string attempt = "committing offsets of group " + commit.group;
   PartitionListPtr list = make_list(commit.offsets.size());
   for (const auto& [tp, offset] : commit.offsets) add_partition(list.get(), tp, offset.value);
-  if (member) {
-    return client_->persist([&]() -> Result<void> {
-      rd_kafka_t* rk = static_cast<const KafkaMembership*>(member)->handle();
-      QueuePtr queue(rd_kafka_queue_new(rk));
-      if (auto err = rd_kafka_commit_queue(rk, list.get(), queue.get(), nullptr, nullptr)) return client_->error(err, attempt);
-      EventPtr event = wait(queue.get());
-      if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
-      if (auto err = rd_kafka_event_error(event.get()))
-        return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
-      return {};
-    });
+  std::shared_ptr<Client> outsider;
+  if (!member) {
+    TRY_ASSIGN(outsider, of_group(commit.group));
   }
-  std::unique_ptr<rd_kafka_AlterConsumerGroupOffsets_t,
-                  Destroyer<rd_kafka_AlterConsumerGroupOffsets_t, rd_kafka_AlterConsumerGroupOffsets_destroy>>
-      request(rd_kafka_AlterConsumerGroupOffsets_new(commit.group.c_str(), list.get()));
-  auto* raw = request.get();
+  rd_kafka_t* rk = member ? static_cast<const KafkaMembership*>(member)->handle() : outsider->get();
   return client_->persist([&]() -> Result<void> {
-    TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, [&](auto* options, auto* queue) {
-                 rd_kafka_AlterConsumerGroupOffsets(client_->get(), &raw, 1, options, queue);
-               }));
-    size_t count = 0;
-    auto* groups =
-        rd_kafka_AlterConsumerGroupOffsets_result_groups(rd_kafka_event_AlterConsumerGroupOffsets_result(event.get()), &count);
-    CHECK(count == 1);
-    if (const rd_kafka_error_t* error = rd_kafka_group_result_error(groups[0]))
-      return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
-    const auto* answers = rd_kafka_group_result_partitions(groups[0]);
-    for (int i = 0; i < answers->cnt; ++i)
+    QueuePtr queue(rd_kafka_queue_new(rk));
+    if (auto err = rd_kafka_commit_queue(rk, list.get(), queue.get(), nullptr, nullptr)) return client_->error(err, attempt);
+    EventPtr event = wait(queue.get());
+    if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
+    if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
+    const auto* answers = rd_kafka_event_topic_partition_list(event.get());
+    for (int i = 0; answers && i < answers->cnt; ++i)
       if (auto err = answers->elems[i].err) return client_->error(err, attempt + " for " + to_string(place_of(answers->elems[i])));
     return {};
   });

@@ -80,9 +80,10 @@ Client::~Client() {
   if (rk_) rd_kafka_destroy_flags(rk_, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 
-void Client::on_log(const rd_kafka_t* rk, int level, const char*, const char* text) {
+void Client::on_log(const rd_kafka_t* rk, int level, const char* facility, const char* text) {
   auto* client = static_cast<Client*>(rd_kafka_opaque(rk));
-  if (level > kSyslogWarning) return;
+  // A consumer's property that a producer was given too is no problem.
+  if (level > kSyslogWarning || std::string_view(facility) == "CONFWARN") return;
   std::lock_guard lock(client->mutex_);
   client->last_problem_ = text;
 }

@@ -25,9 +25,12 @@ inline constexpr int kRequestTimeoutMs = 10000;
 /// A blocking call waits so long at once before it looks whether the process is to end.
 inline constexpr int kSliceMs = 2500;
 
-/// Room that a topic has over its largest key + value, for headers and framing; also the largest batch of several records,
-/// so that a topic for small records takes whole batches of them.
-inline constexpr int64_t kRoomBytes = 128 * 1024;
+/// The largest batch of several records. Kafka's own default lets every topic take it.
+inline constexpr int64_t kBatchBytes = 1000000;
+
+/// Room that a topic has over its largest key + value, for headers and framing, and so that a topic for small records takes
+/// whole batches of them.
+inline constexpr int64_t kRoomBytes = 1024 * 1024;
 
 template <class T, void (*kDestroy)(T*)>
 struct Destroyer {

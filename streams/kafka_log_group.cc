@@ -1,6 +1,7 @@
 // Membership of a consumer group: librdkafka's callback only notes what changed. A revocation is confirmed (which lets the
 // group go on) at the poll after the one that returned it, so that its owner can commit under the old generation.
 #include <algorithm>
+#include <tuple>
 
 #include "streams/kafka_log_parts.h"
 
@@ -17,14 +18,14 @@ Result<std::unique_ptr<KafkaMembership>> KafkaMembership::join(const KafkaLogOpt
                     {"enable.auto.offset.store", "false"},
                     {"auto.offset.reset", "error"},
                     {"isolation.level", "read_committed"},
-                    {"partition.assignment.strategy", "range"},
-                    {"session.timeout.ms", std::to_string(options.session_timeout_ms)},
-                    {"heartbeat.interval.ms", std::to_string(options.session_timeout_ms / 5)},
-                    {"max.poll.interval.ms", std::to_string(std::max<int64_t>(30000, 2 * options.session_timeout_ms))}};
+                    {"partition.assignment.strategy", "range"}};
+  Settings tuning = {{"session.timeout.ms", std::to_string(options.session_timeout_ms)},
+                     {"heartbeat.interval.ms", std::to_string(options.session_timeout_ms / 5)},
+                     {"max.poll.interval.ms", std::to_string(std::max<int64_t>(30000, 2 * options.session_timeout_ms))}};
   if (!instance_id.empty()) fixed.emplace_back("group.instance.id", instance_id);
   TRY_ASSIGN(member->client_,
              Client::create(
-                 options, RD_KAFKA_CONSUMER, {}, std::move(fixed),
+                 options, RD_KAFKA_CONSUMER, std::move(tuning), std::move(fixed),
                  [](rd_kafka_conf_t* conf, void*) { rd_kafka_conf_set_rebalance_cb(conf, on_rebalance); }, member.get()));
   rd_kafka_poll_set_consumer(member->handle());
   PartitionListPtr list = make_list(topics.size());
@@ -102,11 +103,38 @@ Result<std::optional<Membership::Change>> KafkaMembership::poll(Milliseconds wai
   }
 }
 
+std::string KafkaMembership::id() const {
+  char* id = rd_kafka_memberid(handle());
+  std::string out = id ? id : "";
+  if (id) rd_kafka_mem_free(handle(), id);
+  return out;
+}
+
 void KafkaMembership::leave() {
   if (left_) return;
   left_ = true;
   if (revocation_open_) rd_kafka_assign(handle(), nullptr);
   rd_kafka_consumer_close(handle());
+}
+
+GroupView view_of(const rd_kafka_ConsumerGroupDescription_t& group) {
+  GroupView view;
+  const auto state = rd_kafka_ConsumerGroupDescription_state(&group);
+  view.settled = state == RD_KAFKA_CONSUMER_GROUP_STATE_STABLE || state == RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY ||
+                 state == RD_KAFKA_CONSUMER_GROUP_STATE_DEAD;  // dead: nobody ever joined
+  auto text = [](const char* s) { return std::string(s ? s : ""); };
+  for (size_t i = 0; i < rd_kafka_ConsumerGroupDescription_member_count(&group); ++i) {
+    const auto* member = rd_kafka_ConsumerGroupDescription_member(&group, i);
+    GroupMember& out = view.members.emplace_back();
+    out.id = text(rd_kafka_MemberDescription_consumer_id(member));
+    out.client_id = text(rd_kafka_MemberDescription_client_id(member));
+    out.instance_id = text(rd_kafka_MemberDescription_group_instance_id(member));
+    const auto* assignment = rd_kafka_MemberDescription_assignment(member);
+    const auto* list = assignment && view.settled ? rd_kafka_MemberAssignment_partitions(assignment) : nullptr;
+    for (int p = 0; list && p < list->cnt; ++p) out.partitions.push_back(place_of(list->elems[p]));
+  }
+  std::ranges::sort(view.members, {}, [](const GroupMember& m) { return std::tie(m.client_id, m.id); });
+  return view;
 }
 
 std::shared_ptr<const rd_kafka_consumer_group_metadata_t> KafkaMembership::proof() const {

@@ -18,6 +18,8 @@ Result<std::unique_ptr<LogWriter>> open_writer(const KafkaLogOptions& options, s
 
 Result<std::unique_ptr<LogProducer>> open_producer(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge);
 
+GroupView view_of(const rd_kafka_ConsumerGroupDescription_t& group);
+
 /// A consumer that is a member and fetches nothing: it confirms assignments with an empty one.
 class KafkaMembership final : public Membership {
  public:
@@ -26,6 +28,7 @@ class KafkaMembership final : public Membership {
   ~KafkaMembership() override;
 
   Result<std::optional<Change>> poll(Milliseconds wait) override;
+  std::string id() const override;
   void leave() override;
 
   /// Proof of the membership under which the last returned assignment was given, never a later one: a writer that has not

@@ -14,6 +14,11 @@ using Clock = std::chrono::steady_clock;
 constexpr Milliseconds kStopping{3000};  // a process that is to end waits so long for an answer
 constexpr Milliseconds kSlice{500};      // how soon a waiting call notices
 
+/// librdkafka sends a batch of a partition only when the one before it was acknowledged. Until then its thread asks again and
+/// again, without a pause, whether what is queued may go: a core is spent on waiting. So a transaction queues what fits into one
+/// batch, and the rest when that has arrived; others use the core meanwhile.
+constexpr size_t kQueuedBytes = kBatchBytes / 8 * 7;
+constexpr size_t kRecordFramingBytes = 200;  // about what key, headers and lengths add
 /// What librdkafka keeps about a record that waits to be sent, its headers among it, beside key and value.
 constexpr int64_t kQueuedRecordBytes = 1024;
 
@@ -25,8 +30,9 @@ Settings producer_tuning(const KafkaLogOptions& options) {
   return {{"queue.buffering.max.messages", std::to_string(std::clamp<int64_t>(half / kQueuedRecordBytes, 1000, 1000000))},
           {"queue.buffering.max.kbytes", std::to_string(std::clamp<int64_t>(half / 1024, least_kb, 2097151))},
           {"message.max.bytes", "16777216"},  // the topic decides, not the client
-          {"batch.size", std::to_string(kRoomBytes)},
+          {"batch.size", std::to_string(kBatchBytes)},
           {"linger.ms", "5"},
+          {"compression.type", "lz4"},  // records of one agent resemble each other
           {"retry.backoff.ms", "50"}};
 }
 
@@ -76,7 +82,7 @@ class KafkaWriter final : public LogWriter {
   static rd_kafka_resp_err_t on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, void* unanswered, char*, size_t);
   static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
 
-  Result<void> deliver();
+  Result<void> deliver(size_t count);
   Result<void> send_offsets();
   Error roll_back(std::string_view attempt, std::string_view why);
   Error finish(Error error);
@@ -227,7 +233,13 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
   delivered_ = 0;
   delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
   const auto began = Clock::now();
+  size_t waiting_bytes = 0;
   for (size_t i = 0; i < records.size(); ++i) {
+    if (waiting_bytes >= kQueuedBytes) {
+      TRY(deliver(i));
+      waiting_bytes = 0;
+    }
+    waiting_bytes += kRecordFramingBytes + (records[i].value ? records[i].value->size() : 0);
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
     rd_kafka_resp_err_t err;
     while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
@@ -239,14 +251,14 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
     if (aborted.code == Errc::kAborted && errc_of(err) == Errc::kTooLarge) aborted.code = Errc::kTooLarge;
     return aborted;
   }
-  return deliver();
+  return deliver(records.size());
 }
 
-/// Waits for the place of every record.
-Result<void> KafkaWriter::deliver() {
+/// Waits for the places of the first `count` records, which are those that were queued.
+Result<void> KafkaWriter::deliver(size_t count) {
   char text[512];
   const auto began = Clock::now();
-  while (delivered_ < places_.size() && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text)) {
+  while (delivered_ < count && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text)) {
     rd_kafka_flush(client_->get(), static_cast<int>(kSlice.count()));  // message.timeout.ms bounds every delivery
     if (stopping() && over(began)) delivery_error_ = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
   }
@@ -259,7 +271,7 @@ Result<void> KafkaWriter::deliver() {
     return error;
   }
   // A repeated write that the broker recognised is acknowledged without its place; the metadata needs every place.
-  if (std::ranges::any_of(places_, [](Offset o) { return o.value < 0; }))
+  if (std::any_of(places_.begin(), places_.begin() + static_cast<long>(count), [](Offset o) { return o.value < 0; }))
     return roll_back(attempt, "a repeated write was acknowledged without its offset");
   return {};
 }

@@ -47,6 +47,7 @@ class LogReader {
 struct CommittedOffset {
   Offset offset;
   std::string metadata;
+  bool operator==(const CommittedOffset&) const = default;
 };
 
 /// Offsets to commit for a group, with the output.
@@ -66,9 +67,24 @@ class Membership {
   };
   /// Waits up to `wait`; to be called at least every 10 s. A revocation is complete only at the call after the one that
   /// returned it, so that the owner can commit in between.
+  /// Errors: this membership is of no more use, nothing is ours any longer; kFenced: another took over its instance id.
   virtual Result<std::optional<Change>> poll(Milliseconds wait) = 0;
+  /// The id by which Log::members() lists it; empty before it joined, and in a log of one process.
+  virtual std::string id() const { return {}; }
   /// Leaves the group.
   virtual void leave() = 0;
+};
+
+/// A group as its coordinator sees it.
+struct GroupMember {
+  std::string id;                          // Membership::id()
+  std::string client_id;                   // of its process
+  std::string instance_id;                 // of a static member
+  std::vector<TopicPartition> partitions;  // that it was given
+};
+struct GroupView {
+  bool settled = true;  // everybody knows what is whose; while that changes, `partitions` are empty
+  std::vector<GroupMember> members;
 };
 
 /// One atomic write: records for any topics, and offsets.
@@ -125,6 +141,9 @@ class Log {
 
   virtual std::string describe() const = 0;  // "embedded log in /var/lib/assay/log" | "Kafka at 127.0.0.1:9092"
 
+  /// What tells this log from every other one, also from one made anew under the same name. Errors: kUnreachable.
+  virtual Result<std::string> cluster_id() = 0;
+
   /// Creates those that do not exist; leaves the others as they are.
   virtual Result<void> create_topics(std::span<const TopicConfig> topics) = 0;
   virtual Result<std::vector<TopicConfig>> topics() = 0;
@@ -145,6 +164,12 @@ class Log {
   /// Joins the group for the partitions of the topics. In a log of one process every partition is assigned at once.
   virtual Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
                                                    const std::string& instance_id) = 0;
+  /// Who is in the group now, by (client id, id). The default suits a log of one process, which has nobody else to know about.
+  /// Errors: kUnreachable.
+  virtual Result<GroupView> members(const std::string& group) {
+    (void)group;
+    return GroupView();
+  }
   /// Read-committed: waits for transactions that hold the answer back. Partitions without a commit are left out.
   virtual Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
                                                                       std::span<const TopicPartition> of) = 0;

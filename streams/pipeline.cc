@@ -8,6 +8,8 @@
 namespace assay::streams {
 namespace {
 
+constexpr Milliseconds kProgressEvery{5000};
+
 /// The word before the first ": " of a named halt, or nothing.
 std::string_view halt_name(const Error& error) {
   const std::string_view message = error.message;
@@ -59,6 +61,8 @@ std::string_view task_state_name(TaskState state) {
 }
 
 struct Pipeline::Running {
+  const Driver* driver = nullptr;
+  int32_t partition = 0;
   TaskSpec spec;
   std::shared_ptr<state::Store> store;
   std::atomic<bool> stop{false};
@@ -112,8 +116,9 @@ Pipeline::~Pipeline() = default;
 /// Series that a first failure must be seen on as a step.
 void Pipeline::touch_series(const TaskSpec& spec) {
   for (Metric counter : {Metric::kCommits, Metric::kDelivered, Metric::kCommitsAborted, Metric::kCommitsAmbiguous, Metric::kFenced,
-                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures})
+                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures, Metric::kCheckpointFailures})
     metrics_.touch(counter, {spec.name});
+  for (const char* from : {"checkpoint", "nothing"}) metrics_.touch(Metric::kRestores, {spec.name, from});
   for (Recovery r = Recovery::kStateAhead; r <= Recovery::kTopologyChanged; r = static_cast<Recovery>(static_cast<uint8_t>(r) + 1))
     metrics_.touch(Metric::kHalts, {spec.name, recovery_name(r)});
   for (size_t r = 0; r < kReasonCount; ++r) {
@@ -131,8 +136,33 @@ TaskEvents Pipeline::events(Running& running) {
   TaskEvents e;
   auto decisions = std::make_shared<DecisionMetrics>(options_.names.prefix(), running.spec.processor == "allocation");
   e.running = [this, &running](const TaskSpec&) { set_state(running, TaskState::kRunning, {}); };
-  e.refolded = [this](const TaskSpec& spec, const Manifest& manifest) {
+  e.refolded = [this, &running, told = runtime_.uptime()](const TaskSpec& spec, const Manifest& manifest, int64_t last) mutable {
     metrics_.add(Metric::kCatchUpRecords, static_cast<double>(manifest.delivered), {spec.name});
+    set_state(running, TaskState::kStarting,
+              "catching up: manifest " + std::to_string(manifest.sequence) + " of " + std::to_string(last));
+    if (runtime_.uptime() - told < kProgressEvery) return;
+    told = runtime_.uptime();
+    log_info("task.catching_up", {{"task", spec.name}, {"sequence", manifest.sequence}, {"last", last}});
+  };
+  e.restored = [this](const TaskSpec& spec, const RestoreReport& report) {
+    metrics_.increment(Metric::kRestores, {spec.name, report.sequence > 0 ? "checkpoint" : "nothing"});
+    log_warning("store.replaced", {{"task", spec.name},
+                                   {"sequence", report.sequence},
+                                   {"put_aside", report.put_aside},
+                                   {"detail", report.why},
+                                   {"took_ms", report.took.count()}});
+  };
+  e.checkpointed = [this](const TaskSpec& spec, const CheckpointReport& report) {
+    metrics_.set(Metric::kCheckpointInstant, static_cast<double>(report.instant.value) / 1000, {spec.name});
+    metrics_.set(Metric::kCheckpointSize, static_cast<double>(report.size_bytes), {spec.name});
+    log_info("checkpoint.committed", {{"task", spec.name},
+                                      {"sequence", report.sequence},
+                                      {"size_bytes", static_cast<int64_t>(report.size_bytes)},
+                                      {"took_ms", report.took.count()}});
+  };
+  e.checkpoint_failed = [this](const TaskSpec& spec, const Error& error) {
+    metrics_.increment(Metric::kCheckpointFailures, {spec.name});
+    log_warning("checkpoint.failed", {{"task", spec.name}, {"detail", error.message}});
   };
   // Scoring decides nothing, and its outputs are many.
   if (running.spec.processor != "scoring")
@@ -204,7 +234,29 @@ Result<void> Pipeline::open_store(Running& running) {
   return {};
 }
 
-void Pipeline::run_task(Running& running, const Membership* member) {
+/// Whether the group says so: not what this process was told last, which may be the past.
+bool Pipeline::still_ours(const Running& running) {
+  auto view = log_.members(running.driver->group);
+  if (!view || !view->settled) return false;
+  const std::string id = running.driver->member->id();
+  if (id.empty()) return view->members.empty();  // a log of one process
+  for (const GroupMember& member : view->members)
+    if (member.id == id)
+      return std::ranges::find(member.partitions, running.partition, &TopicPartition::partition) != member.partitions.end();
+  return false;
+}
+
+/// A writer was fenced: by a newer owner, or by a broker for which its transaction took too long; the protocol does not tell which.
+/// Opening another at once could fence that owner in turn. So the group is asked; when the partition went to somebody else,
+/// the revocation that stops this task is on its way.
+void Pipeline::wait_until_ours(Running& running, Milliseconds& pause) {
+  do {
+    sleep_until(running.stop, pause);
+    pause = std::min(pause * 2, options_.retry_max);
+  } while (!running.stop && !still_ours(running));
+}
+
+void Pipeline::run_task(Running& running) {
   const std::string& name = running.spec.name;
   touch_series(running.spec);
   Milliseconds pause = options_.retry_min;
@@ -214,10 +266,12 @@ void Pipeline::run_task(Running& running, const Membership* member) {
     // A store that was ours before may still be read by somebody's query: opening it is tried again like everything else.
     Result<void> result = open_store(running);
     if (result)
-      result = Task(log_, options_.names, running.spec, *running.store, member, options_.task, events(running), runtime_)
+      result = Task(log_, options_.names, running.spec, *running.store, running.driver->member.get(), options_.task,
+                    events(running), runtime_)
                    .run(running.stop);
     if (result) break;
     const Error& error = result.error();
+    if (runtime_.uptime() - started > options_.retry_max) pause = options_.retry_min;
     if (const std::string_view halt = halt_name(error); !halt.empty()) {
       metrics_.increment(Metric::kHalts, {name, halt});
       metrics_.set(Metric::kTaskHalted, 1, {name, halt});
@@ -232,8 +286,7 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       metrics_.increment(Metric::kFenced, {name});
       log_warning("task.fenced", {{"task", name}, {"detail", error.message}});
       set_state(running, TaskState::kFenced, error.message);
-      // The group will tell whether the partition is still ours; asking for it again at once would fence its new owner.
-      sleep_until(running.stop, options_.retry_max);
+      wait_until_ours(running, pause);
       continue;
     }
     metrics_.increment(Metric::kLogErrors, {name, error_word(error.code)});
@@ -244,25 +297,26 @@ void Pipeline::run_task(Running& running, const Membership* member) {
       std::lock_guard lock(mutex_);
       if (!failed_.exchange(true)) failure_ = error;
     }
-    if (runtime_.uptime() - started > options_.retry_max) pause = options_.retry_min;
     sleep_until(running.stop, pause);
     pause = std::min(pause * 2, options_.retry_max);
   }
   set_state(running, TaskState::kStopped, {});
 }
 
-void Pipeline::run_projection(Running& running, const Membership* member) {
+void Pipeline::run_projection(Running& running) {
   Milliseconds pause = options_.retry_min;
   while (!running.stop) {
     set_state(running, TaskState::kRunning, {});
-    Result<void> result = projection_->run(member, running.stop);
+    const Milliseconds started = runtime_.uptime();
+    Result<void> result = projection_->run(running.driver->member.get(), running.stop);
     if (result) break;
     const Error& error = result.error();
+    if (runtime_.uptime() - started > options_.retry_max) pause = options_.retry_min;
     if (error.code == Errc::kFenced) {
       metrics_.increment(Metric::kProjectorFenced);
       log_warning("projector.fenced", {{"detail", error.message}});
       set_state(running, TaskState::kFenced, error.message);
-      sleep_until(running.stop, options_.retry_max);
+      wait_until_ours(running, pause);
       continue;
     }
     metrics_.increment(Metric::kProjectorErrors, {error_word(error.code)});
@@ -285,14 +339,15 @@ void Pipeline::run_projection(Running& running, const Membership* member) {
 void Pipeline::start_task(Driver& driver, int32_t partition) {
   auto running = std::make_unique<Running>();
   Running& r = *running;
-  const Membership* member = driver.member.get();
+  r.driver = &driver;
+  r.partition = partition;
   if (driver.plan == nullptr) {
     r.spec.name = "audit-0";
     r.spec.processor = "audit";
-    r.thread = runtime_.spawn([this, &r, member] { run_projection(r, member); });
+    r.thread = runtime_.spawn([this, &r] { run_projection(r); });
   } else {
     r.spec = driver.plan->task(partition);
-    r.thread = runtime_.spawn([this, &r, member] { run_task(r, member); });
+    r.thread = runtime_.spawn([this, &r] { run_task(r); });
   }
   std::lock_guard lock(mutex_);
   driver.running[partition] = std::move(running);
@@ -315,31 +370,31 @@ void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions
   }
 }
 
-void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
-  while (!stop) {
-    const std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
-    auto member = log_.join(driver.group, driver.topics, instance);
-    if (member) {
-      driver.member = std::move(*member);
-      break;
-    }
-    log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
-    sleep_until(stop, Milliseconds(1000));
+void Pipeline::stop_all(Driver& driver) {
+  std::vector<int32_t> all;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [p, running] : driver.running) all.push_back(p);
   }
-  while (!stop && driver.member != nullptr) {
-    auto change = driver.member->poll(Milliseconds(100));
-    if (!change) {
-      driver.joined = false;
-      log_warning("group.failed", {{"group", driver.group}, {"detail", change.error().message}});
-      sleep_until(stop, Milliseconds(500));
-      continue;
-    }
-    if (!*change) continue;
+  stop_tasks(driver, all);
+}
+
+/// Does what the group says until `stop`, or until the membership is of no more use.
+Result<void> Pipeline::be_member(Driver& driver, const std::atomic<bool>& stop) {
+  while (!stop) {
+    TRY_ASSIGN(auto change, driver.member->poll(Milliseconds(100)));
+    if (!change) continue;
     std::vector<int32_t> partitions;
-    for (const TopicPartition& tp : (*change)->partitions) partitions.push_back(tp.partition);
-    log_info((*change)->assigned ? "group.assigned" : "group.revoked",
-             {{"group", driver.group}, {"partitions", static_cast<int64_t>(partitions.size())}, {"lost", (*change)->lost}});
-    if ((*change)->assigned) {
+    std::string list;
+    for (const TopicPartition& tp : change->partitions) {
+      partitions.push_back(tp.partition);
+      list += (list.empty() ? "" : ",") + std::to_string(tp.partition);
+    }
+    log_info(change->assigned ? "group.assigned" : "group.revoked", {{"group", driver.group},
+                                                                     {"partitions", static_cast<int64_t>(partitions.size())},
+                                                                     {"which", list},
+                                                                     {"lost", change->lost}});
+    if (change->assigned) {
       for (int32_t p : partitions) start_task(driver, p);
       driver.joined = true;
     } else {
@@ -347,13 +402,30 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
       stop_tasks(driver, partitions);
     }
   }
-  std::vector<int32_t> all;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& [p, running] : driver.running) all.push_back(p);
+  return {};
+}
+
+void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
+  std::string instance = options_.instance_id.empty() ? std::string() : options_.instance_id + "-" + driver.name;
+  while (!stop) {
+    auto member = log_.join(driver.group, driver.topics, instance);
+    if (!member) {
+      log_warning("group.unreachable", {{"group", driver.group}, {"detail", member.error().message}});
+      sleep_until(stop, Milliseconds(1000));
+      continue;
+    }
+    driver.member = std::move(*member);
+    Result<void> ended = be_member(driver, stop);
+    driver.joined = false;
+    stop_all(driver);
+    driver.member->leave();
+    if (ended) return;
+    log_warning("group.failed", {{"group", driver.group}, {"instance", instance}, {"detail", ended.error().message}});
+    // Somebody else goes by our name, maybe from a copy of this data directory. Taking it back would cost him his place and
+    // then us ours, for ever; without a name both can work.
+    if (ended.error().code == Errc::kFenced) instance.clear();
+    sleep_until(stop, Milliseconds(1000));
   }
-  stop_tasks(driver, all);
-  if (driver.member != nullptr) driver.member->leave();
 }
 
 void Pipeline::sleep_until(const std::atomic<bool>& stop, Milliseconds time) {
@@ -426,24 +498,36 @@ Result<int64_t> Pipeline::offsets_behind() {
   return behind;
 }
 
+/// Every second, whether the log still answers. Errors: kUnreachable when it has not for too long.
+Result<void> Pipeline::check_reachable(Milliseconds& asked, Milliseconds& answered) {
+  if (runtime_.uptime() - asked < Milliseconds(1000)) return {};
+  auto range = log_.range({options_.names.full(Topic::kConfig), 0});
+  asked = runtime_.uptime();
+  if (range || range.error().code != Errc::kUnreachable) {
+    answered = asked;
+  } else if (asked - answered >= options_.patience) {
+    return Error{Errc::kUnreachable, "folding to the end: no answer for " + std::to_string(options_.patience.count() / 1000) +
+                                         " s: " + range.error().message};
+  }
+  return {};
+}
+
 Result<void> Pipeline::run(const std::atomic<bool>& stop) {
   std::atomic<bool> ending{false};
   for (auto& driver : drivers_) driver->thread = runtime_.spawn([this, d = driver.get(), &ending] { drive(*d, ending); });
   Result<void> result;
+  Milliseconds asked = runtime_.uptime(), answered = asked;
   while (!stop) {
     runtime_.sleep(Milliseconds(options_.until_end ? 20 : 100));
     if (!options_.until_end) continue;
     if (failed_) break;
     auto done = caught_up();
-    if (!done) {
-      if (done.error().code != Errc::kUnreachable) {
-        result = done.error();
-        break;
-      }
-      sleep_until(stop, Milliseconds(500));
-      continue;
+    if (done && *done) break;
+    if (!done && done.error().code != Errc::kUnreachable) {
+      result = done.error();
+      break;
     }
-    if (*done) break;
+    if (result = check_reachable(asked, answered); !result) break;
   }
   ending = true;
   for (auto& driver : drivers_) driver->thread->join();

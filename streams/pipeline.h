@@ -29,9 +29,10 @@ struct Projection {
 
 struct PipelineOptions {
   TopicNames names;
-  std::set<std::string> only;  // behaviour: processors to run ("audit" is the projector); empty: all
-  std::string instance_id;     // behaviour: static membership under this name; empty: dynamic
-  bool until_end = false;      // behaviour: ends when everything is folded and committed
+  std::set<std::string> only;    // behaviour: processors to run ("audit" is the projector); empty: all
+  std::string instance_id;       // behaviour: static membership under this name; empty: dynamic
+  bool until_end = false;        // behaviour: ends when everything is folded and committed
+  Milliseconds patience{60000};  // behaviour: with until_end, a log that gives no answer for so long is an error
   TaskOptions task;
   processors::ScoringOptions scoring;
   Milliseconds retry_min{200}, retry_max{10000};
@@ -60,7 +61,7 @@ class Pipeline {
   ~Pipeline();
 
   /// Runs until `stop`, or, with until_end, until all is done. Returns after every task has committed and stopped.
-  /// Errors: with until_end, the first halt (kIncomplete) or failure.
+  /// Errors: with until_end, the first halt (kIncomplete) or failure, and kUnreachable when the log stays away.
   Result<void> run(const std::atomic<bool>& stop);
 
   /// Tasks owned by this process, by name.
@@ -76,15 +77,20 @@ class Pipeline {
   struct Driver;
 
   void drive(Driver& driver, const std::atomic<bool>& stop);
+  Result<void> be_member(Driver& driver, const std::atomic<bool>& stop);
   void start_task(Driver& driver, int32_t partition);
   void stop_tasks(Driver& driver, const std::vector<int32_t>& partitions);
-  void run_task(Running& running, const Membership* member);
-  void run_projection(Running& running, const Membership* member);
+  void stop_all(Driver& driver);
+  void run_task(Running& running);
+  void run_projection(Running& running);
+  bool still_ours(const Running& running);
+  void wait_until_ours(Running& running, Milliseconds& pause);
   void set_state(Running& running, TaskState state, std::string detail);
   TaskEvents events(Running& running);
   void touch_series(const TaskSpec& spec);
   Result<void> open_store(Running& running);
   Result<bool> caught_up();
+  Result<void> check_reachable(Milliseconds& asked, Milliseconds& answered);
   void sleep_until(const std::atomic<bool>& stop, Milliseconds time);
   TaskView view(const Running& running) const;  // Requires: mutex_
   bool wants(std::string_view processor) const { return options_.only.empty() || options_.only.contains(std::string(processor)); }

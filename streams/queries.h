@@ -1,55 +1,60 @@
-// What the system knows, asked of its stores: scores, the scoreboard, decisions, pools, digests.
+// What the pipeline knows: scores, the scoreboard, decisions, pools, digests. A question is asked of each task that it concerns,
+// wherever that runs; the answer is made out of their parts.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "processors/agent_score.h"
 #include "schemas/json.h"
+#include "state/store.h"
 #include "streams/fold.h"
 #include "streams/log.h"
 #include "streams/topology.h"
 
 namespace assay::streams {
 
-/// Stores of tasks by name; a query that needs one which is not there fails with kIncomplete.
+using QueryParams = std::vector<std::pair<std::string, std::string>>;
+
+struct Question {
+  std::string name;  // "scores"
+  QueryParams params;
+  std::string param(std::string_view name, std::string_view fallback = {}) const;  // the first of that name
+};
+
+/// Gives one part for each of the tasks, in their order. Errors: kIncomplete naming the task whose part cannot be had, and why.
+using Parts = std::function<Result<std::vector<Json>>(const std::vector<std::string>& tasks, const Question& question)>;
+
+/// Answers, out of the parts of all tasks that it concerns:
+///   "scores"       agent, division (globs), window, at: AgentScore rows by agent id, then 1h, 24h, 7d
+///   "scoreboard"   division, window (24h), at, top (10): the leaderboard over all partitions
+///   "promotions", "allocations": the last event of each, by (ts, entity); "pools" (waiting: with that count)
+///   "digest"       recompute=1: rows {"task","sequence","position","digest","inputs"} in topology order; recomputed ones that
+///                  differ carry "stored" beside them
+///   "tally"        processor: {"delivered","accepted","filtered","deadLetters","byReason"}
+/// Errors: kUsage for a parameter that cannot be read; kNotFound for another question; kIncomplete; those of the parts.
+Result<Json> answer_from(const Parts& parts, const TopicNames& names, const Question& question);
+
+/// A task as a question sees it.
+struct QueriedTask {
+  const TaskSpec& spec;
+  const state::Reader& store;  // a snapshot: it must not move while it is read
+  Log& log;                    // for instants that the panes no longer hold
+  const TopicNames& names;
+};
+
+/// What one task says to a question of answer_from(), or to one that it makes of it; only answer_from() reads this.
+/// Errors: kIncomplete naming the records that are gone; those of store and log.
+Result<Json> part_of(const QueriedTask& task, const Question& question);
+
+/// Stores of tasks by name.
 using Stores = std::map<std::string, std::shared_ptr<const state::Reader>>;
 
-struct ScoreQuery {
-  std::string agent = "*";  // globs
-  std::string division = "*";
-  std::optional<Window> window;  // nothing: all three
-  std::optional<int64_t> at_ms;  // nothing: the open window of each agent
-};
-
-/// AgentScore rows by agent id, then 1h, 24h, 7d. With `at`, the windows ending at the last boundary <= at; where the panes do
-/// not hold them whole, the reports are folded again from the log with the present configuration.
-/// Errors: kIncomplete naming the partition or the range of records that is gone; those of stores and log.
-Result<std::vector<processors::AgentScore>> query_scores(const Stores& stores, Log& log, const TopicNames& names,
-                                                         const ScoreQuery& query);
-
-struct BoardQuery {
-  std::string division = "*";
-  Window window = Window::k24h;
-  std::optional<int64_t> at_ms;  // nothing: up to and with the greatest timestamp among its agents
-  size_t top = 10;
-};
-
-/// The leaderboard as rows {"rank","agentId","divisionId","window","windowEnd","score","lower","upper","samples","movement"}.
-Result<Json> query_scoreboard(const Stores& stores, Log& log, const TopicNames& names, const BoardQuery& query);
-
-/// Rows {"task","sequence","position","digest","inputs"} in topology order; "inputs" has the position of each partition. With
-/// `recompute` the digest is made from every row again, and a row whose stored digest differs carries "stored" beside it.
-Result<Json> query_digests(const Stores& stores, const TopicNames& names, bool recompute);
-
-/// {"delivered","accepted","filtered","deadLetters","byReason"} summed over the tasks of a processor.
-Result<Json> query_tally(const Stores& stores, const TopicNames& names, std::string_view processor);
-
-/// The rows as JSON documents, with the version of the rules in force.
-Result<Json> scores_json(const std::vector<processors::AgentScore>& scores, const Stores& stores, const TopicNames& names);
+/// Parts out of stores at hand. `log` must outlive it.
+Parts parts_of(Stores stores, Log& log, const TopicNames& names);
 
 }  // namespace assay::streams

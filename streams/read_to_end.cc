@@ -12,9 +12,18 @@ constexpr size_t kBatch = 1000;
 Result<std::map<TopicPartition, Offset>> read_to_end(
     Log& log, const std::vector<TopicPartition>& partitions,
     const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take) {
-  std::map<TopicPartition, Offset> places, ends, from;
+  std::map<TopicPartition, OffsetRange> ranges;
   for (const TopicPartition& tp : partitions) {
-    TRY_ASSIGN(OffsetRange range, log.range(tp));
+    TRY_ASSIGN(ranges[tp], log.range(tp));
+  }
+  return read_ranges(log, ranges, take);
+}
+
+Result<std::map<TopicPartition, Offset>> read_ranges(
+    Log& log, const std::map<TopicPartition, OffsetRange>& ranges,
+    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take) {
+  std::map<TopicPartition, Offset> places, ends, from;
+  for (const auto& [tp, range] : ranges) {
     places[tp] = range.start;
     if (range.start < range.end) {
       from[tp] = range.start;

@@ -1,4 +1,5 @@
-// Reads partitions from their start to where they end now: for folds that must be complete before anything else begins.
+// Reads partitions up to known places: to where they end now, for folds that must be complete before anything else begins, or
+// just the records that somebody has to look at.
 #pragma once
 
 #include <functional>
@@ -14,6 +15,11 @@ namespace assay::streams {
 /// Errors: those of the log and of `take`; kUnreachable when nothing comes for a minute.
 Result<std::map<TopicPartition, Offset>> read_to_end(
     Log& log, const std::vector<TopicPartition>& partitions,
+    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take);
+
+/// The same for given ranges, which may be empty. A record that is not there (a marker, a compacted one) is passed over.
+Result<std::map<TopicPartition, Offset>> read_ranges(
+    Log& log, const std::map<TopicPartition, OffsetRange>& ranges,
     const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take);
 
 /// Every partition of a topic. Errors: kNotFound.

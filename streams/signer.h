@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,15 +13,20 @@
 #include "schemas/config.h"
 #include "schemas/hash.h"
 #include "streams/base.h"
+#include "streams/rsa_key.h"
 
 namespace assay::streams {
 
-/// Signs 32-byte digests as messages. Thread-safe.
+/// Signs 32-byte digests: Ed25519 takes the digest as the message, RSA is RSASSA-PKCS1-v1_5 with it as the SHA-256. Thread-safe.
 class Signer {
  public:
   virtual ~Signer() = default;
-  /// The raw signature. Errors: kUnreachable (a remote signer), kRefused.
+  /// The raw signature. Errors: kUnreachable (a remote signer: trying again may help), kRefused (a person must act).
   virtual Result<std::string> sign(const Sha256Digest& digest) = 0;
+  /// The signatures of the digests in their order: all, or an error. Errors: as sign().
+  virtual Result<std::vector<std::string>> sign_all(std::span<const Sha256Digest> digests);
+  /// How many digests one call of the service takes.
+  virtual size_t batch_max() const { return 1; }
   /// Id, public key and algorithm, as they stand in the registry.
   virtual const SignerKey& key() const = 0;
 };
@@ -39,12 +45,20 @@ Result<std::unique_ptr<Signer>> open_file_signer(const FileSignerOptions& option
 /// Whether `signature` is Ed25519's over the message under the raw 32-byte key. Malleable forms are refused.
 bool ed25519_verify(std::string_view public_key, std::string_view message, std::string_view signature);
 
+inline constexpr std::string_view kEd25519 = "ed25519";
+inline constexpr std::string_view kRsaSha256 = "rsa-sha256";
+
 /// One entry of signers.json. The bounds say for which rows the key may stand.
 struct SignerEntry {
-  SignerKey key;                          // public_key: base64 of the raw 32 bytes
+  SignerKey key;                          // public_key: base64 of the raw 32 bytes, or the PEM of an RSA key
   std::optional<int64_t> first_sequence;  // rows before it are refused
   std::optional<int64_t> last_sequence;   // retired: rows after it are refused
-  bool revoked = false;                   // no row of it counts
+  bool revoked = false;                   // no row of it counts by itself
+  std::string revoked_reason = {};        // with `revoked`
+  /// Rows of a revoked key up to `attested_through` count again, since row `attested_by`, signed by a key that stands, bears
+  /// witness to them: its hash holds theirs. 0: there is no such row.
+  int64_t attested_through = 0, attested_by = 0;
+  std::string provider = {};  // "emergency": used while the usual signer could not be had
   bool operator==(const SignerEntry&) const = default;
 };
 
@@ -57,6 +71,9 @@ class SignerRegistry {
   const SignerEntry* find(std::string_view signer_id) const;
   const std::map<std::string, SignerEntry, std::less<>>& entries() const { return entries_; }
   bool empty() const { return entries_.empty(); }
+  /// Puts the entry in the place of the one with the same key, whose standing has changed; adds it when there is none.
+  /// Errors: as add().
+  Result<void> put(SignerEntry entry);
 
   /// Whether the signature stands for row `sequence`; otherwise what is wrong, in words.
   std::optional<std::string> check(std::string_view signer_id, int64_t sequence, const Sha256Digest& digest,
@@ -72,7 +89,8 @@ class SignerRegistry {
 
  private:
   std::map<std::string, SignerEntry, std::less<>> entries_;
-  std::map<std::string, std::string, std::less<>> raw_keys_;  // decoded, by id
+  std::map<std::string, std::string, std::less<>> raw_keys_;  // decoded, by id: 32 bytes, or PEM as this program writes it
+  std::map<std::string, RsaPublicKey, std::less<>> rsa_keys_;
 };
 
 }  // namespace assay::streams

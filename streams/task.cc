@@ -3,121 +3,60 @@
 #include <algorithm>
 #include <utility>
 
+#include "processors/audit_chain.h"
+#include "streams/read_to_end.h"
+#include "streams/refold.h"
+
 namespace assay::streams {
 namespace {
 
-// For records that the log says exist: 30 s in all.
-constexpr Milliseconds kPollWait{500};
-constexpr int kEmptyPollsMax = 60;
-
-/// Reads the record at one place; nothing when there is none.
-Result<std::optional<std::string>> value_at(Log& log, const TopicPartition& tp, Offset at) {
-  TRY_ASSIGN(OffsetRange range, log.range(tp));
-  if (at < range.start || at >= range.end) return std::optional<std::string>();
-  TRY_ASSIGN(auto reader, log.open_reader({{tp, at}}));
-  for (int empty = 0;;) {
-    TRY_ASSIGN(auto fetch, reader->poll(kPollWait, 1));
-    if (!fetch) {
-      if (++empty > kEmptyPollsMax)
-        return Error{Errc::kUnreachable, "reading " + to_string(tp) + " at offset " + std::to_string(at.value) + ": no answer"};
-      continue;
-    }
-    if (!fetch->records.empty()) {
-      const RecordView& record = fetch->records.front();
-      if (record.offset != at || !record.value) return std::optional<std::string>();
-      return std::optional<std::string>(*record.value);
-    }
-    if (fetch->at_end || fetch->next > at) return std::optional<std::string>();
-  }
+/// Hash of the manifest that stands at one place; nothing when none does.
+Result<std::optional<std::string>> manifest_hash_at(Log& log, const TopicPartition& tp, OffsetRange there, Offset at) {
+  std::optional<std::string> hash;
+  if (at < there.start || at >= there.end) return hash;
+  TRY(read_ranges(log, {{tp, {at, at + 1}}}, [&](const TopicPartition&, const RecordView& record) -> Result<bool> {
+    hash = Manifest::hash(record.value.value_or(""));
+    return true;
+  }));
+  return hash;
 }
 
-constexpr size_t kFetchRecords = 5000;
+/// How the log has the records that a store folded last.
+class Anchors {
+ public:
+  Anchors(const TaskMeta& meta, const TopicNames& names, const std::map<TopicPartition, OffsetRange>& inputs) {
+    for (const auto& [bare, anchor] : meta.anchors) {
+      const TopicPartition tp{names.full(bare.topic), bare.partition};
+      auto input = inputs.find(tp);
+      if (input == inputs.end() || anchor.at < input->second.start) continue;  // no input now, or retention took it
+      anchors_[tp] = anchor;
+      found_[tp] = false;
+      if (anchor.at < input->second.end) ranges_[tp] = {anchor.at, anchor.at + 1};
+    }
+  }
+  const std::map<TopicPartition, OffsetRange>& ranges() const { return ranges_; }
+  /// Takes a record of those ranges.
+  void take(const TopicPartition& tp, const RecordView& record) {
+    const Anchor& anchor = anchors_.at(tp);
+    found_[tp] = record.offset == anchor.at && processors::anchor_of(record) == anchor.hash;
+  }
+  /// The place of one that is another record now.
+  std::optional<std::string> other() const {
+    for (const auto& [tp, same] : found_)
+      if (!same) return to_string(tp) + " at offset " + std::to_string(anchors_.at(tp).at.value);
+    return std::nullopt;
+  }
+  bool any() const { return !anchors_.empty(); }
+
+ private:
+  std::map<TopicPartition, Anchor> anchors_;
+  std::map<TopicPartition, OffsetRange> ranges_;
+  std::map<TopicPartition, bool> found_;
+};
+
+constexpr size_t kChunkRecords = 256;  // folded between two looks at what the commit holds
 
 }  // namespace
-
-Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec,
-                                                                int64_t after_sequence, Offset from, Offset last) {
-  const TopicPartition tp{names.full(Topic::kManifests), spec.manifest_partition};
-  std::vector<std::pair<Offset, Manifest>> out;
-  TRY_ASSIGN(auto reader, log.open_reader({{tp, from}}));
-  int64_t expected = after_sequence + 1;
-  int empty = 0;
-  for (Offset at = from; at <= last;) {
-    TRY_ASSIGN(auto fetch, reader->poll(kPollWait, 1000));
-    if (!fetch) {
-      if (++empty > kEmptyPollsMax) return Error{Errc::kUnreachable, "reading manifests of " + spec.name + ": no answer"};
-      continue;
-    }
-    for (const RecordView& record : fetch->records) {
-      if (record.offset > last) break;
-      TRY_ASSIGN(Manifest manifest, Manifest::decode(record.value.value_or("")));
-      if (manifest.task != spec.name || manifest.sequence < expected) continue;
-      if (manifest.sequence != expected)
-        return Error{Errc::kIncomplete, "TORN_TXN: manifest " + std::to_string(expected) + " of " + spec.name +
-                                            " is missing before offset " + std::to_string(record.offset.value)};
-      ++expected;
-      out.emplace_back(record.offset, std::move(manifest));
-    }
-    at = fetch->next;
-  }
-  return out;
-}
-
-Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
-                               const std::function<Result<void>(const RecordView&)>& each) {
-  Place& place = places_[tp];
-  if (place.reader == nullptr) {
-    TRY_ASSIGN(place.reader, log_.open_reader({{tp, from}}));
-  } else if (place.at != from) {
-    TRY(place.reader->seek(tp, from));
-    place.fetch = {};
-    place.used = 0;
-  }
-  for (int empty = 0;;) {
-    for (; place.used < place.fetch.records.size(); ++place.used) {
-      const RecordView& record = place.fetch.records[place.used];
-      if (record.offset >= to) break;
-      TRY(each(record));
-    }
-    if (place.used < place.fetch.records.size() || place.fetch.next >= to) break;
-    TRY_ASSIGN(auto fetch, place.reader->poll(kPollWait, kFetchRecords));
-    if (fetch) {
-      place.fetch = std::move(*fetch);
-      place.used = 0;
-    } else if (++empty > kEmptyPollsMax) {
-      return Error{Errc::kIncomplete, "INPUT_GAP: " + to_string(tp) + " gives no record up to " + std::to_string(to.value)};
-    }
-  }
-  place.at = to;
-  return {};
-}
-
-Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
-                      const std::string& manifest_hash) {
-  auto differs = [&](std::string what) {
-    return Error{Errc::kParity,
-                 "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
-  };
-  if (manifest.sequence != fold.meta().sequence + 1)
-    return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
-  fold.begin(manifest.instant);
-  for (const InputRange& range : manifest.ranges) {
-    const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
-    TRY(ranges.read(tp, range.from, range.to, [&](const RecordView& record) { return fold.add(tp, record); }));
-    fold.advance(tp, range.to);
-  }
-  Commit commit = fold.finish();
-  if (commit.manifest.delivered != manifest.delivered)
-    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " +
-                   std::to_string(manifest.delivered));
-  if (commit.manifest.state_digest != manifest.state_digest)
-    return differs("state digest " + commit.manifest.state_digest.hex() + " instead of " + manifest.state_digest.hex());
-  if (commit.manifest.output_hash != manifest.output_hash)
-    return differs("output hash " + commit.manifest.output_hash + " instead of " + manifest.output_hash);
-  if (!manifest_hash.empty() && commit.manifest_hash != manifest_hash)
-    return differs("manifest hash " + commit.manifest_hash + " instead of " + manifest_hash);
-  return commit;
-}
 
 Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
            TaskEvents events, Runtime& runtime)
@@ -130,39 +69,113 @@ Task::Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const
       events_(std::move(events)),
       runtime_(runtime) {}
 
-Result<Evidence> Task::gather(std::optional<CommitMark>& mark) {
+Result<void> Task::open_fold() {
+  fold_.reset();
+  auto fold = Fold::open(spec_, names_, store_);
+  if (!fold && fold.error().code == Errc::kCorrupt) damage_ = fold.error();
+  if (!fold) return fold.error();
+  fold_ = std::move(*fold);
+  return {};
+}
+
+Result<Evidence> Task::gather() {
+  std::vector<TopicPartition> inputs;
+  for (auto [topic, partition] : spec_.inputs) inputs.push_back({names_.full(topic), partition});
+  TRY_ASSIGN(auto committed, log_.committed(spec_.group, inputs));
+  for (;;) {
+    TRY_ASSIGN(Evidence evidence, gather(inputs, committed));
+    if (!is_halt(decide(evidence).outcome)) return evidence;
+    // A newer owner may have committed in between: what looks torn then is only two moments of one log.
+    TRY_ASSIGN(auto now, log_.committed(spec_.group, inputs));
+    if (now == committed) return evidence;
+    committed = std::move(now);
+  }
+}
+
+Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs,
+                              const std::map<TopicPartition, CommittedOffset>& committed) {
   Evidence e;
   const TaskMeta& meta = fold_->meta();
   e.stored_sequence = meta.sequence;
   e.stored_manifest_hash = meta.manifest_hash;
-  std::vector<TopicPartition> inputs;
-  for (auto [topic, partition] : spec_.inputs) inputs.push_back({names_.full(topic), partition});
   for (const TopicPartition& tp : inputs) {
-    TRY_ASSIGN(OffsetRange range, log_.range(tp));
-    e.inputs[tp] = range;
+    TRY_ASSIGN(e.inputs[tp], log_.range(tp));
   }
-  for (const auto& [bare, offset] : meta.positions)
-    if (bare.topic != topic_spec(Topic::kConfig).name) e.stored_positions[{names_.full(bare.topic), bare.partition}] = offset;
-  TRY_ASSIGN(auto committed, log_.committed(spec_.group, inputs));
+  e.stored_positions = input_positions(meta);
   for (const auto& [tp, commit] : committed) {
-    TRY_ASSIGN(CommitMark one, CommitMark::decode(commit.metadata));
-    // Every commit of a task names all its inputs, so the marks agree; the newest decides should an input be new.
-    if (!mark || one.sequence > mark->sequence) mark = one;
+    auto mark = CommitMark::decode(commit.metadata);
+    if (!mark) {
+      e.foreign_mark = commit.metadata.empty() ? "(none)" : commit.metadata;
+      continue;
+    }
+    // Every commit of a task names all its inputs, so the marks agree.
+    if (!e.mark || mark->sequence > e.mark->sequence) e.mark = std::move(*mark);
     e.committed[tp] = commit.offset;
   }
-  e.mark = mark;
+
   const TopicPartition manifests{names_.full(Topic::kManifests), spec_.manifest_partition};
-  auto hash_at = [&](Offset at) -> Result<std::optional<std::string>> {
-    TRY_ASSIGN(auto value, value_at(log_, manifests, at));
-    return value ? std::optional<std::string>(Manifest::hash(*value)) : std::optional<std::string>();
-  };
-  if (mark) {
-    TRY_ASSIGN(e.last_manifest_hash, hash_at(mark->manifest_offset));
-    if (meta.sequence > 0 && meta.sequence < mark->sequence) {
-      TRY_ASSIGN(e.stored_manifest_in_log, hash_at(meta.manifest_offset));
-    }
+  TRY_ASSIGN(const OffsetRange there, log_.range(manifests));
+  const Offset last = e.mark ? e.mark->manifest_offset : Offset(-1);
+  Anchors anchors(meta, names_, e.inputs);
+  std::map<TopicPartition, OffsetRange> look = anchors.ranges();
+  if (!e.mark)
+    look[manifests] = there;
+  else if (last >= there.start && last < there.end)
+    look[manifests] = {last, there.end};
+  TRY(read_ranges(log_, look, [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
+    if (tp != manifests)
+      anchors.take(tp, record);
+    else if (record.offset == last)
+      e.last_manifest_hash = Manifest::hash(record.value.value_or(""));
+    else
+      e.later_manifest = true;
+    return true;
+  }));
+  if (auto other = anchors.other()) {
+    e.anchor = AnchorFound::kOther;
+    e.anchor_place = *other;
+  } else if (anchors.any()) {
+    e.anchor = AnchorFound::kSame;
   }
+  if (e.mark && meta.sequence != e.mark->sequence) TRY(find_base(e, manifests, there));
   return e;
+}
+
+/// What a store that does not stand at the mark can start from.
+Result<void> Task::find_base(Evidence& e, const TopicPartition& manifests, OffsetRange there) {
+  if (fold_->meta().sequence > 0) {
+    TRY_ASSIGN(e.stored_manifest_in_log, manifest_hash_at(log_, manifests, there, fold_->meta().manifest_offset));
+  } else {
+    ManifestReader reader(log_, names_, spec_, 0, there);
+    TRY_ASSIGN(auto first, reader.next());
+    if (first)
+      for (const InputRange& range : first->manifest.ranges)
+        e.first.try_emplace({names_.full(range.tp.topic), range.tp.partition}, range.from);
+  }
+  TRY_ASSIGN(const auto copies, store_.checkpoints());
+  for (const state::Checkpoint& copy : copies) {
+    auto meta = TaskMeta::decode(copy.note);
+    if (!meta || meta->sequence > e.mark->sequence || bad_checkpoints_.contains(copy.sequence)) continue;
+    TRY_ASSIGN(const auto hash, manifest_hash_at(log_, manifests, there, meta->manifest_offset));
+    if (hash != meta->manifest_hash) continue;
+    Anchors anchors(*meta, names_, e.inputs);
+    TRY(read_ranges(log_, anchors.ranges(), [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
+      anchors.take(tp, record);
+      return true;
+    }));
+    if (anchors.other()) continue;
+    e.checkpoint = KnownCheckpoint{copy.sequence, input_positions(*meta)};
+    break;
+  }
+  return {};
+}
+
+/// Positions of the inputs, by full name.
+std::map<TopicPartition, Offset> Task::input_positions(const TaskMeta& meta) const {
+  std::map<TopicPartition, Offset> out;
+  for (const auto& [bare, offset] : meta.positions)
+    if (bare.topic != topic_spec(Topic::kConfig).name) out[{names_.full(bare.topic), bare.partition}] = offset;
+  return out;
 }
 
 Result<void> Task::open(const std::atomic<bool>& stop) {
@@ -173,21 +186,33 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   if (writer_ == nullptr) {
     TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
   }
-  TRY_ASSIGN(fold_, Fold::open(spec_, names_, store_));
-  std::optional<CommitMark> mark;
-  TRY_ASSIGN(Evidence evidence, gather(mark));
-  const Decision decision = decide(evidence);
-  if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
-  if (is_halt(decision.outcome))
-    return Error{Errc::kIncomplete,
-                 std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
-  // Positions of inputs that were never folded: a fresh task, or an input that came since.
-  for (const auto& [tp, range] : evidence.inputs)
-    if (!fold_->position(tp)) fold_->set_position(tp, evidence.mark && evidence.committed.contains(tp) ? Offset(0) : range.start);
+  Evidence evidence;
+  for (;;) {
+    TRY(open_fold());
+    TRY_ASSIGN(evidence, gather());
+    const Decision decision = decide(evidence);
+    if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
+    if (is_halt(decision.outcome))
+      return Error{Errc::kIncomplete,
+                   std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
+    if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(evidence, stop));
+    if (decision.outcome != Recovery::kRestore) break;
+    TRY(restore(evidence));
+  }
+  if (stop) return {};
+
+  // Inputs that were never folded.
+  for (const auto& [tp, range] : evidence.inputs) {
+    auto committed = evidence.committed.find(tp);
+    if (!fold_->position(tp)) fold_->set_position(tp, committed != evidence.committed.end() ? committed->second : range.start);
+  }
   const TopicPartition config{names_.full(Topic::kConfig), 0};
   if (!fold_->position(config)) fold_->set_position(config, Offset(0));
-  if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(*mark, stop));
-  if (stop) return {};
+  TRY_ASSIGN(const auto copies, store_.checkpoints());
+  checkpointed_.reset();
+  for (const state::Checkpoint& copy : copies)
+    if (auto meta = TaskMeta::decode(copy.note); meta && meta->sequence <= fold_->meta().sequence && !checkpointed_)
+      checkpointed_ = meta->instant;
 
   std::map<TopicPartition, Offset> from;
   for (const auto& [tp, range] : evidence.inputs) from[tp] = *fold_->position(tp);
@@ -196,24 +221,62 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   return fold_config(stop);
 }
 
-Result<void> Task::catch_up(const CommitMark& mark, const std::atomic<bool>& stop) {
-  const Offset from = fold_->meta().sequence == 0 ? Offset(0) : fold_->meta().manifest_offset + 1;
-  TRY_ASSIGN(auto manifests, read_manifests(log_, names_, spec_, fold_->meta().sequence, from, mark.manifest_offset));
-  RangeReader ranges(log_);
-  for (const auto& [offset, manifest] : manifests) {
+/// Puts the store's rows aside for those of a checkpoint, or for none.
+Result<void> Task::replace_store(std::string_view aside, std::optional<int64_t> checkpoint, std::string why) {
+  const Milliseconds started = runtime_.uptime();
+  fold_.reset();
+  TRY_ASSIGN(std::string former, store_.replace(aside, checkpoint));
+  if (events_.restored)
+    events_.restored(spec_, {std::move(why), checkpoint.value_or(0), std::move(former), runtime_.uptime() - started});
+  return {};
+}
+
+/// Takes the checkpoint and makes sure that it is what it says. One that is not is not tried again.
+Result<void> Task::restore(const Evidence& e) {
+  const int64_t sequence = e.checkpoint->sequence;
+  const std::string_view aside = e.stored_sequence > e.mark->sequence ? "ahead" : "behind";
+  auto restored = [&]() -> Result<void> {
+    TRY(replace_store(aside, sequence, "it stood at manifest " + std::to_string(e.stored_sequence)));
+    TRY_ASSIGN(const TaskMeta meta, read_meta(store_));
+    TRY_ASSIGN(const state::Digest digest, recompute_digest(store_, spec_));
+    if (meta.sequence == sequence && meta.digest == digest) return {};
+    return Error{Errc::kCorrupt, "checkpoint " + std::to_string(sequence) + " of " + spec_.name + " holds digest " + digest.hex() +
+                                     " at manifest " + std::to_string(meta.sequence) + " instead of " + meta.digest.hex()};
+  }();
+  if (restored) return restored;
+  const Errc code = restored.error().code;
+  if (code == Errc::kCorrupt || code == Errc::kNotFound) bad_checkpoints_.insert(sequence);
+  if (code == Errc::kNotFound) return {};  // the store is as it was
+  if (code != Errc::kCorrupt) return restored;
+  return replace_store("corrupt", std::nullopt, restored.error().message);
+}
+
+Result<void> Task::catch_up(const Evidence& e, const std::atomic<bool>& stop) {
+  const TopicPartition partition{names_.full(Topic::kManifests), spec_.manifest_partition};
+  TRY_ASSIGN(const OffsetRange there, log_.range(partition));
+  const Offset from = fold_->meta().sequence == 0 ? there.start : fold_->meta().manifest_offset + 1;
+  ManifestReader manifests(log_, names_, spec_, fold_->meta().sequence, {from, e.mark->manifest_offset + 1}, &stop);
+  RangeReader ranges(log_, &stop);
+  for (;;) {
+    auto next = manifests.next();
     if (stop) return {};  // the store stands at a manifest; the next start goes on from there
-    auto commit = refold(ranges, names_, *fold_, manifest, Manifest::hash(manifest.encode()));
-    if (!commit) {
-      if (commit.error().code != Errc::kParity) return commit.error();
-      return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};
-    }
-    TRY(persist(*commit, offset));
-    if (events_.refolded) events_.refolded(spec_, manifest);
+    if (!next) return next.error();
+    if (!*next) break;
+    const auto& [at, manifest, hash] = **next;
+    for (const InputRange& range : manifest.ranges)  // a store that was empty learns here where its inputs began
+      if (const TopicPartition tp{names_.full(range.tp.topic), range.tp.partition}; !fold_->position(tp))
+        fold_->set_position(tp, range.from);
+    auto commit = refold(ranges, names_, *fold_, manifest, hash);
+    if (stop) return {};
+    if (!commit && commit.error().code == Errc::kParity) return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};
+    if (!commit) return commit.error();
+    TRY(persist(*commit, at));
+    if (events_.refolded) events_.refolded(spec_, manifest, e.mark->sequence);
   }
-  if (fold_->meta().sequence != mark.sequence)
+  if (fold_->meta().sequence != e.mark->sequence)
     return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " +
                                         std::to_string(fold_->meta().sequence) + ", the offsets name " +
-                                        std::to_string(mark.sequence)};
+                                        std::to_string(e.mark->sequence)};
   return {};
 }
 
@@ -243,10 +306,15 @@ Result<void> Task::fold_fetched() {
   if (records.empty() && fetched_.next <= *fold_->position(fetched_.from)) return {};
   fold_->begin(runtime_.now());
   const bool input = fetched_.from.topic != names_.full(Topic::kConfig);
-  for (bool more = !records.empty(); more; more = folded_ < records.size() && !full()) {
-    const RecordView& record = records[folded_++];
-    TRY(fold_->add(fetched_.from, record));
-    if (input) inputs_.push_back(record.timestamp);
+  while (folded_ < records.size()) {
+    const size_t room =
+        std::max<size_t>(1, options_.max_commit_records - std::min(options_.max_commit_records, fold_->staged_records()));
+    const auto chunk = std::span(records).subspan(folded_, std::min({kChunkRecords, room, records.size() - folded_}));
+    TRY(fold_->add(fetched_.from, chunk));
+    if (input)
+      for (const RecordView& record : chunk) inputs_.push_back(record.timestamp);
+    folded_ += chunk.size();
+    if (full()) break;
   }
   if (folded_ < records.size()) {
     fold_->advance(fetched_.from, records[folded_ - 1].offset + 1);
@@ -261,7 +329,7 @@ Result<void> Task::fold_fetched() {
 Result<void> Task::commit() {
   const Milliseconds started = runtime_.uptime();
   const size_t staged_bytes = fold_->staged_bytes();
-  Commit commit = fold_->finish();
+  TRY_ASSIGN(Commit commit, fold_->finish());
   commit.transaction.member = member_;
   const processors::Tally part = fold_->outputs().tally;
   if (events_.staged) events_.staged(spec_, commit.transaction.records);
@@ -272,7 +340,23 @@ Result<void> Task::commit() {
     events_.committed(spec_,
                       {commit.manifest, part, inputs_, runtime_.uptime() - started, staged_bytes, fold_->processor().held().cache});
   inputs_.clear();
+  take_checkpoint();
   return {};
+}
+
+/// Copies the store when it is time. A copy that cannot be had stops nothing: it is tried again when the next is due.
+void Task::take_checkpoint() {
+  const TaskMeta& meta = fold_->meta();
+  if (options_.checkpoint_interval <= Milliseconds(0)) return;
+  if (checkpointed_ && meta.instant - *checkpointed_ < options_.checkpoint_interval.count()) return;
+  checkpointed_ = meta.instant;
+  const Milliseconds started = runtime_.uptime();
+  auto size_bytes = store_.checkpoint({meta.sequence, meta.encode()}, options_.checkpoints_kept);
+  if (!size_bytes) {
+    if (events_.checkpoint_failed) events_.checkpoint_failed(spec_, size_bytes.error());
+  } else if (events_.checkpointed) {
+    events_.checkpointed(spec_, {meta.sequence, meta.instant, *size_bytes, runtime_.uptime() - started});
+  }
 }
 
 Result<void> Task::persist(const Commit& commit, Offset manifest_offset) {
@@ -282,6 +366,16 @@ Result<void> Task::persist(const Commit& commit, Offset manifest_offset) {
 }
 
 Result<void> Task::run(const std::atomic<bool>& stop) {
+  for (;;) {
+    Result<void> result = run_on_store(stop);
+    if (fold_ != nullptr && fold_->store_error() && fold_->store_error()->code == Errc::kCorrupt) damage_ = fold_->store_error();
+    if (result || !damage_) return result;
+    reader_.reset();
+    TRY(replace_store("corrupt", std::nullopt, std::exchange(damage_, std::nullopt)->message));
+  }
+}
+
+Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
   TRY(open(stop));
   if (reader_ == nullptr) return {};  // stopped on the way
   Milliseconds due = runtime_.uptime();

@@ -6,8 +6,11 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "streams/fold.h"
 #include "streams/log.h"
@@ -18,7 +21,9 @@ namespace assay::streams {
 
 struct TaskOptions {
   // Behaviour.
-  Milliseconds commit_interval{100};  // a commit follows the first record folded after the last one by this much
+  Milliseconds commit_interval{100};          // a commit follows the first record folded after the last one by this much
+  Milliseconds checkpoint_interval{600'000};  // of the store, by the instants of commits; 0: none are taken
+  size_t checkpoints_kept = 2;
   // Performance.
   size_t max_commit_records = 50000;   // or after this many records
   size_t max_commit_bytes = 64 << 20;  // or when it holds so much memory, about
@@ -35,15 +40,34 @@ struct CommitReport {
   size_t cache_bytes;   // memory that the processor goes on holding
 };
 
+/// A copy of the store that was taken after a commit.
+struct CheckpointReport {
+  int64_t sequence;
+  WallTime instant;  // of the commit
+  uint64_t size_bytes;
+  Milliseconds took;
+};
+
+/// A store whose rows were put aside.
+struct RestoreReport {
+  std::string why;        // what was wrong with the store
+  int64_t sequence;       // of the checkpoint that was taken instead; 0: none, all is folded again
+  std::string put_aside;  // where the former rows are; empty: there were none
+  Milliseconds took;
+};
+
 /// What a task tells the world, on its own thread. All have empty defaults.
 struct TaskEvents {
   std::function<void(const TaskSpec&, Recovery, const std::string& detail)> recovered;
-  std::function<void(const TaskSpec&, const Manifest&)> refolded;  // a manifest that the store had missed
-  std::function<void(const TaskSpec&)> running;                    // recovered, the rules folded and committed: input comes next
+  std::function<void(const TaskSpec&, const RestoreReport&)> restored;
+  std::function<void(const TaskSpec&, const Manifest&, int64_t last)> refolded;  // the store had missed it; `last` is the goal
+  std::function<void(const TaskSpec&)> running;  // recovered, the rules folded and committed: input comes next
   std::function<void(const TaskSpec&, std::span<const OutRecord>)> staged;  // what the commit that comes now will write
   std::function<void(const TaskSpec&, const CommitReport&)> committed;
-  std::function<void(const TaskSpec&, const Error&)> retrying;      // aborted or ambiguous: the commit is folded again
-  std::function<void(const TaskSpec&, const Error&)> store_failed;  // the log has a commit that the store did not take
+  std::function<void(const TaskSpec&, const CheckpointReport&)> checkpointed;
+  std::function<void(const TaskSpec&, const Error&)> checkpoint_failed;  // the task goes on without
+  std::function<void(const TaskSpec&, const Error&)> retrying;           // aborted or ambiguous: the commit is folded again
+  std::function<void(const TaskSpec&, const Error&)> store_failed;       // the log has a commit that the store did not take
 };
 
 class Task {
@@ -56,14 +80,22 @@ class Task {
   Result<void> run(const std::atomic<bool>& stop);
 
  private:
+  Result<void> run_on_store(const std::atomic<bool>& stop);
   Result<void> open(const std::atomic<bool>& stop);  // fence, recover, open the reader; a stop leaves it half done
-  Result<void> catch_up(const CommitMark& mark, const std::atomic<bool>& stop);
+  Result<void> open_fold();
+  Result<Evidence> gather();
+  Result<Evidence> gather(const std::vector<TopicPartition>& inputs, const std::map<TopicPartition, CommittedOffset>& committed);
+  Result<void> find_base(Evidence& evidence, const TopicPartition& manifests, OffsetRange there);
+  std::map<TopicPartition, Offset> input_positions(const TaskMeta& meta) const;
+  Result<void> restore(const Evidence& evidence);
+  Result<void> replace_store(std::string_view aside, std::optional<int64_t> checkpoint, std::string why);
+  Result<void> catch_up(const Evidence& evidence, const std::atomic<bool>& stop);
   Result<void> fold_config(const std::atomic<bool>& stop);  // config.v1 to its end, before anything else
   Result<void> persist(const Commit& commit, Offset manifest_offset);
   Result<void> fold_fetched();
   bool full() const;
   Result<void> commit();
-  Result<Evidence> gather(std::optional<CommitMark>& mark);
+  void take_checkpoint();
 
   Log& log_;
   TopicNames names_;
@@ -77,37 +109,12 @@ class Task {
   std::unique_ptr<LogWriter> writer_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Fold> fold_;
-  Fetch fetched_;                 // what was read last
-  size_t folded_ = 0;             // records of it that are folded
-  std::vector<WallTime> inputs_;  // timestamps of what is staged
+  Fetch fetched_;                         // what was read last
+  size_t folded_ = 0;                     // records of it that are folded
+  std::vector<WallTime> inputs_;          // timestamps of what is staged
+  std::optional<Error> damage_;           // the store cannot be read: it has to be replaced
+  std::set<int64_t> bad_checkpoints_;     // that were tried
+  std::optional<WallTime> checkpointed_;  // instant of the newest checkpoint
 };
-
-/// The manifests of a task in (after, up to] of its partition, in order. `after` < 0 reads from the start.
-/// Errors: kIncomplete when a sequence is missing; kCorrupt; those of the log.
-Result<std::vector<std::pair<Offset, Manifest>>> read_manifests(Log& log, const TopicNames& names, const TaskSpec& spec,
-                                                                int64_t after_sequence, Offset from, Offset last);
-
-/// Reads ranges of partitions that mostly follow each other: readers and what they fetched ahead are kept from one to the next.
-class RangeReader {
- public:
-  explicit RangeReader(Log& log) : log_(log) {}
-  /// Calls `each` for every record of [from, to), in order. Errors: those of `each` and of the log; kIncomplete "INPUT_GAP …".
-  Result<void> read(const TopicPartition& tp, Offset from, Offset to, const std::function<Result<void>(const RecordView&)>& each);
-
- private:
-  struct Place {
-    std::unique_ptr<LogReader> reader;
-    Fetch fetch;
-    size_t used = 0;  // records of the fetch that were given out
-    Offset at;        // end of the last range
-  };
-  Log& log_;
-  std::map<TopicPartition, Place> places_;
-};
-
-/// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
-/// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
-Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
-                      const std::string& manifest_hash);
 
 }  // namespace assay::streams

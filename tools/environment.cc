@@ -91,6 +91,7 @@ std::vector<EnvironmentValue> read_environment(const Environment& environment, c
   text("ASSAY_BROKERS", "kafka.brokers");
   text("EVAL_DATABASE_URL", "database.url");
   text("AUDIT_SIGNER_KID", "audit.signer_id");
+  text("ASSAY_PEERS_SECRET", "peers.secret");
   if (const std::string* port = variable("PORT")) {
     auto number = parse_count(*port);
     const size_t colon = http_addr.rfind(':');

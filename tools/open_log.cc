@@ -11,12 +11,13 @@
 namespace assay::tools {
 
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
-                                               const MemoryShares* shares) {
+                                               const MemoryShares* shares, const std::string& client_id) {
   if (!settings.kafka.brokers.empty()) {
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;
     options.properties = settings.kafka.properties;
     options.stopping = stopping;
+    options.client_id = client_id;
     if (shares != nullptr) {
       options.fetch_buffer_bytes = reader_bytes(*shares, memory_needs(settings));
       options.fetch_buffers[topic_names(settings).full(Topic::kReports)] = reader_bytes(*shares, memory_needs(settings), true);

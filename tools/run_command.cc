@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/open_log.h"
+#include "tools/peer_door.h"
 #include "tools/progress.h"
 #include "tools/projection.h"
 #include "tools/session.h"
@@ -59,8 +60,19 @@ Result<void> publish(Context& context, streams::Log& log) {
 class FrontDoor {
  public:
   FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
-            streams::Metrics& metrics)
-      : settings_(settings), log_(log), pipeline_(pipeline), audit_(audit), metrics_(metrics) {}
+            streams::Metrics& metrics, PeerDoor& peer_door)
+      : settings_(settings),
+        log_(log),
+        pipeline_(pipeline),
+        audit_(audit),
+        metrics_(metrics),
+        peer_door_(peer_door),
+        peers_(log, topic_names(settings), [this](const std::string& task) { return Result(local(task)); },
+               {.client_id = peer_door.client_id(),
+                .live = true,
+                .secret = settings.peers.secret,
+                .now = wall_now,
+                .stopping = &closing_}) {}
   ~FrontDoor() { close(); }
 
   Result<void> open(const std::string& tcp_address) {
@@ -84,6 +96,10 @@ class FrontDoor {
     endpoints.status_page = console_page();
     streams::route_operations(*server_, std::move(endpoints));
     server_->start();
+    if (streams::HttpServer* server = peer_door_.server()) {
+      peers_.serve(*server);
+      server->start();
+    }
     sampler_ = std::thread([this] { sample(); });
     return {};
   }
@@ -92,32 +108,41 @@ class FrontDoor {
     closing_ = true;
     if (sampler_.joinable()) sampler_.join();
     if (server_ != nullptr) server_->stop();
+    if (streams::HttpServer* server = peer_door_.server()) server->stop();
     server_.reset();
   }
 
   uint16_t port() const { return server_->port(); }
 
  private:
+  /// The store of a task that this process has, as it stands now.
+  std::optional<streams::LocalTask> local(const std::string& name) {
+    for (const streams::TaskView& task : pipeline_.tasks())
+      if (task.name == name && task.store != nullptr)
+        return streams::LocalTask{task.store->snapshot(), task.state == streams::TaskState::kRunning};
+    return std::nullopt;
+  }
+
   QueryTarget target() {
     QueryTarget out;
     out.names = topic_names(settings_);
     out.log = &log_;
-    for (const streams::TaskView& task : pipeline_.tasks())
-      if (task.store != nullptr) out.stores[task.name] = task.store->snapshot();
+    out.parts = peers_.parts();
+    for (const streams::TaskView& task : pipeline_.tasks()) out.running.insert(task.name);
     if (const Offset position = audit_.position(); position >= Offset(0)) out.audit_position = position;
-    out.running = true;
     return out;
   }
 
   streams::HttpResponse respond(const std::string& name, const streams::HttpFields& params) {
+    Result<Json> rows = Json();
     if (name == "lag") {
       std::lock_guard lock(lag_mutex_);
       QueryTarget asked = target();
       asked.lag = &lag_;
-      auto rows = answer(asked, name, params);
-      return rows ? streams::json_response(*rows) : streams::error_response(rows.error());
+      rows = answer(asked, name, params);
+    } else {
+      rows = answer(target(), name, params);
     }
-    auto rows = answer(target(), name, params);
     return rows ? streams::json_response(*rows) : streams::error_response(rows.error());
   }
 
@@ -143,15 +168,18 @@ class FrontDoor {
         QueryTarget asked = target();
         asked.lag = &lag_;
         if (auto rows = measure_lag(asked)) streams::export_lag(metrics_, *rows);
-        export_pools(asked);
+        export_pools();
         audit_.export_metrics();
       }
       for (int tick = 0; tick < 50 && !closing_; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }
 
-  void export_pools(const QueryTarget& asked) {
-    auto pools = answer(asked, "pools", {{"waiting", "1"}});
+  void export_pools() {
+    streams::Stores stores;
+    if (auto task = local("allocation-0")) stores["allocation-0"] = task->rows;
+    const streams::TopicNames names = topic_names(settings_);
+    auto pools = streams::answer_from(streams::parts_of(stores, log_, names), names, {"pools", {{"waiting", "1"}}});
     // Another process owns them, maybe since a moment ago: what it says now must not stand here as well.
     static const Json kNone = Json::array();
     const Json& rows = pools ? *pools : kNone;
@@ -170,11 +198,13 @@ class FrontDoor {
   streams::Pipeline& pipeline_;
   AuditProjection& audit_;
   streams::Metrics& metrics_;
+  PeerDoor& peer_door_;
+  std::atomic<bool> closing_{false};
+  streams::Peers peers_;
   std::unique_ptr<streams::HttpServer> server_;
   std::mutex lag_mutex_;
   streams::LagMonitor lag_;
   std::thread sampler_;
-  std::atomic<bool> closing_{false};
 };
 
 streams::LogLevel parse_level(const std::string& level) {
@@ -228,9 +258,10 @@ Result<int> run(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = context.quiet ? streams::LogLevel::kWarning : parse_level(settings.log_level)}));
   auto lock = streams::DirectoryLock::take(settings.data_dir);
   if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
+  TRY_ASSIGN(auto peer_door, PeerDoor::open(settings));
   const MemoryNeeds needs = memory_needs(settings);
   const MemoryShares shares = share_memory(settings.memory_bytes, needs);
-  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested, &shares));
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested, &shares, peer_door->client_id()));
   TRY(ensure_topics(settings, *log));
   TRY(publish(context, *log));
   TRY_ASSIGN(auto signer, open_signer(settings));
@@ -243,10 +274,9 @@ Result<int> run(Context& context, const Flags& flags) {
   options.names = names;
   options.only = only;
   options.until_end = flags.until_end;
-  if (!flags.until_end && !settings.kafka.brokers.empty()) {
-    // A service keeps its name over a quick restart, so that nothing moves; the data directory is what makes it the same one.
-    options.instance_id = "assay-" + to_hex(as_bytes(sha256(std::filesystem::absolute(settings.data_dir).string()))).substr(0, 12);
-  }
+  options.patience = streams::Milliseconds(settings.run.patience_ms);
+  // A service keeps its name over a quick restart, so that nothing moves.
+  if (!flags.until_end && !settings.kafka.brokers.empty()) options.instance_id = peer_door->instance_id();
   options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);
   options.task.max_commit_records = static_cast<size_t>(settings.commit.max_records);
   options.scoring.audit_each = settings.audit.eval_submit == "each";
@@ -263,9 +293,10 @@ Result<int> run(Context& context, const Flags& flags) {
   std::signal(SIGTERM, request_stop);
   std::signal(SIGINT, request_stop);
   std::signal(SIGPIPE, SIG_IGN);
-  FrontDoor door(settings, *log, pipeline, audit, metrics);
+  FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
+  if (!peer_door->address().empty()) streams::log_info("peers.listening", {{"address", peer_door->address()}});
   if (serve) streams::log_info("http.listening", {{"port", int64_t{door.port()}}});
 
   std::atomic<bool> done{false};

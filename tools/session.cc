@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "processors/allocation.h"
-#include "processors/promotion.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/http_server.h"
@@ -18,45 +16,6 @@ std::string param(const QueryParams& params, std::string_view name, std::string_
   for (const auto& [key, value] : params)
     if (key == name) return value;
   return std::string(fallback);
-}
-
-Result<std::optional<int64_t>> time_param(const QueryParams& params) {
-  const std::string text = param(params, "at");
-  if (text.empty()) return std::optional<int64_t>();
-  auto ms = parse_rfc3339_ms(text);
-  if (!ms) return Error{Errc::kUsage, "--at " + text + ": not an RFC 3339 time with a zone, like 2026-05-01T12:00:00Z"};
-  return std::optional<int64_t>(*ms);
-}
-
-Result<std::optional<Window>> window_param(const QueryParams& params) {
-  const std::string text = param(params, "window");
-  if (text.empty()) return std::optional<Window>();
-  auto window = parse_window(text);
-  if (!window) return Error{Errc::kUsage, "--window " + text + ": one of 1h, 24h, 7d"};
-  return window;
-}
-
-Result<Json> scores(const QueryTarget& target, const QueryParams& params) {
-  streams::ScoreQuery query;
-  query.agent = param(params, "agent", "*");
-  query.division = param(params, "division", "*");
-  TRY_ASSIGN(query.window, window_param(params));
-  TRY_ASSIGN(query.at_ms, time_param(params));
-  TRY_ASSIGN(auto found, streams::query_scores(target.stores, *target.log, target.names, query));
-  return streams::scores_json(found, target.stores, target.names);
-}
-
-Result<Json> scoreboard(const QueryTarget& target, const QueryParams& params) {
-  streams::BoardQuery query;
-  query.division = param(params, "division", "*");
-  TRY_ASSIGN(auto window, window_param(params));
-  if (window) query.window = *window;
-  TRY_ASSIGN(query.at_ms, time_param(params));
-  const std::string top = param(params, "top", "10");
-  if (top.empty() || top.size() > 9 || top.find_first_not_of("0123456789") != std::string::npos)
-    return Error{Errc::kUsage, "--top " + top + ": a count of rows"};
-  query.top = std::stoul(top);
-  return streams::query_scoreboard(target.stores, *target.log, target.names, query);
 }
 
 /// Every event of one entity or allocation, from the topic.
@@ -77,54 +36,6 @@ Result<Json> history(const QueryTarget& target, Topic topic, const std::string& 
   Json::Array rows;
   for (auto& [ts, event] : events) rows.push_back(std::move(event));
   return Json(std::move(rows));
-}
-
-/// Rows of every task of a processor, one after the other.
-Result<Json> collect(const QueryTarget& target, std::string_view processor, Result<Json> (*rows_of)(const state::Reader&)) {
-  Json::Array rows;
-  for (const streams::ProcessorPlan& plan : streams::topology(target.names, {})) {
-    if (plan.name != processor) continue;
-    for (int32_t p = 0; p < plan.task_count(target.names); ++p) {
-      const std::string task = plan.task(p).name;
-      auto store = target.stores.find(task);
-      if (store == target.stores.end()) return Error{Errc::kIncomplete, "the state of " + task + " cannot be had"};
-      TRY_ASSIGN(Json part, rows_of(*store->second));
-      for (Json& row : part.as_array()) rows.push_back(std::move(row));
-    }
-  }
-  // By time, whichever partition they come from; rows without one (pools) keep their order.
-  std::stable_sort(rows.begin(), rows.end(), [](const Json& a, const Json& b) {
-    return std::make_pair(a.string_or("ts", ""), a.string_or("entityId", "")) <
-           std::make_pair(b.string_or("ts", ""), b.string_or("entityId", ""));
-  });
-  return Json(std::move(rows));
-}
-
-/// Opens the stores of the data directory and makes sure that they are all there and not behind what was committed.
-Result<streams::Stores> open_stores(const Settings& settings, const streams::TopicNames& names, streams::Log& log) {
-  streams::Stores stores;
-  for (const streams::ProcessorPlan& plan : streams::topology(names, {}))
-    for (int32_t p = 0; p < plan.task_count(names); ++p) {
-      const streams::TaskSpec spec = plan.task(p);
-      TRY_ASSIGN(stores[spec.name], open_store(settings, spec, log));
-    }
-  return stores;
-}
-
-std::string url_encode(std::string_view text) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
-        c == '~') {
-      out.push_back(c);
-    } else {
-      out.push_back('%');
-      out.push_back(kDigits[static_cast<unsigned char>(c) >> 4]);
-      out.push_back(kDigits[static_cast<unsigned char>(c) & 15]);
-    }
-  }
-  return out;
 }
 
 }  // namespace
@@ -173,7 +84,7 @@ Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target) {
   std::vector<streams::LagTarget> targets;
   auto add = [&](const TopicPartition& tp, const std::string& group, std::optional<Offset> position, const std::string& task) {
     std::optional<bool> running;
-    if (target.running && target.stores.contains(task)) running = true;
+    if (target.running.contains(task)) running = true;
     targets.push_back({tp, group, position, running, retention_of(tp.topic)});
   };
   for (const streams::ProcessorPlan& plan : streams::topology(target.names, {}))
@@ -186,55 +97,43 @@ Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target) {
 }
 
 Result<Json> answer(const QueryTarget& target, std::string_view query, const QueryParams& params) {
-  if (query == "scores") return scores(target, params);
-  if (query == "scoreboard") return scoreboard(target, params);
-  if (query == "digest") return streams::query_digests(target.stores, target.names, param(params, "recompute") == "1");
-  if (query == "tally") return streams::query_tally(target.stores, target.names, param(params, "processor", "scoring"));
-  if (query == "pools") {
-    TRY_ASSIGN(Json rows, collect(target, "allocation", &processors::pools_json));
-    if (param(params, "waiting").empty())  // a gauge's business, not a member of the documented row
-      for (Json& row : rows.as_array())
-        std::erase_if(row.as_object(), [](const auto& member) { return member.first == "waiting"; });
-    return rows;
+  if (const std::string id = param(params, "history"); !id.empty()) {
+    if (query == "promotions") return history(target, Topic::kPromotions, id);
+    if (query == "allocations") return history(target, Topic::kAllocations, id);
   }
-  const std::string id = param(params, "history");
-  if (query == "promotions")
-    return id.empty() ? collect(target, "promotion", &processors::promotions_json) : history(target, Topic::kPromotions, id);
-  if (query == "allocations")
-    return id.empty() ? collect(target, "allocation", &processors::allocations_json) : history(target, Topic::kAllocations, id);
   if (query == "lag") {
     TRY_ASSIGN(auto rows, measure_lag(target));
     return streams::lag_json(rows);
   }
-  return Error{Errc::kNotFound, "no query " + std::string(query)};
+  return streams::answer_from(target.parts, target.names, {std::string(query), params});
 }
 
 Result<Json> ask(Context& context, std::string_view query, const QueryParams& params) {
   const Settings& settings = context.settings;
-  if (std::filesystem::exists(socket_path(settings))) {
-    std::string path = "/query/" + std::string(query);
-    char separator = '?';
-    for (const auto& [key, value] : params) {
-      path += separator + url_encode(key) + "=" + url_encode(value);
-      separator = '&';
-    }
-    auto response = streams::http_unix_get(socket_path(settings), path);
+  const std::string socket = socket_path(settings);
+  // A socket that nobody listens on was left by a process that was killed; one that does not answer, by one that is frozen.
+  if (std::filesystem::exists(socket) && streams::http_unix_get(socket, "/health", 3000)) {
+    auto response = streams::http_unix_get(socket, streams::http_target("/query/" + std::string(query), params));
     if (response) {
       if (response->status / 100 != 2) return streams::error_of(*response);
       return parse_json(response->body);
     }
-    // A socket that nobody listens on was left by a process that was killed.
     if (response.error().code != Errc::kUnreachable) return response.error();
   }
   TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));
   TRY(check_partitions(settings, *log));
-  QueryTarget target;
-  target.names = topic_names(settings);
-  target.log = log.get();
-  if (query != "lag") {
-    TRY_ASSIGN(target.stores, open_stores(settings, target.names, *log));
-  }
-  return answer(target, query, params);
+  const streams::TopicNames names = topic_names(settings);
+  const std::vector<streams::ProcessorPlan> plans = streams::topology(names, {});
+  auto local = [&](const std::string& task) -> Result<std::optional<streams::LocalTask>> {
+    TRY_ASSIGN(streams::TaskSpec spec, streams::find_task(plans, names, task));
+    TRY_ASSIGN(auto store, open_store(settings, spec, *log));
+    return std::optional(streams::LocalTask{std::move(store), false});
+  };
+  streams::PeerOptions options;
+  options.secret = settings.peers.secret;
+  options.now = wall_now;
+  const streams::Peers peers(*log, names, local, options);
+  return answer({.names = names, .log = log.get(), .parts = peers.parts(), .audit_position = {}, .running = {}}, query, params);
 }
 
 }  // namespace assay::tools

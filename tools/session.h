@@ -1,36 +1,39 @@
-// Queries: asked of the process that runs on the data directory, or of its stores when none does.
+// Queries: asked of the process that runs on the data directory; when none does, of its stores and of the group's processes.
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "streams/lag.h"
+#include "streams/peers.h"
 #include "streams/queries.h"
 #include "tools/cli.h"
 
 namespace assay::tools {
 
-using QueryParams = std::vector<std::pair<std::string, std::string>>;
+using streams::QueryParams;
 
 /// What a query looks at.
 struct QueryTarget {
   streams::TopicNames names;
   streams::Log* log = nullptr;
-  streams::Stores stores;
+  streams::Parts parts;                  // of all tasks, wherever they are
   streams::LagMonitor* lag = nullptr;    // with a history; nothing: one look
   std::optional<Offset> audit_position;  // of the projector in this process
-  bool running = false;
+  std::set<std::string> running;         // tasks that run in this process
 };
 
 /// Answers "scores", "scoreboard", "promotions", "allocations", "pools", "digest", "lag" or "tally". Pure over its target but for
 /// the clock of "lag". Errors: kUsage for a parameter it cannot read; kNotFound for another query; those of the stores.
 Result<Json> answer(const QueryTarget& target, std::string_view query, const QueryParams& params);
 
-/// Asks DIR/assay.sock; when nobody listens there, opens the stores and answers here.
-/// Errors: kIncomplete when a partition's state is not here or behind what was committed.
+/// Asks DIR/assay.sock. When nobody answers there, the stores of the directory that hold all that was committed speak for their
+/// tasks, and the other processes of the groups for the rest.
+/// Errors: kIncomplete when a partition's state is neither here nor to be had from its owner.
 Result<Json> ask(Context& context, std::string_view query, const QueryParams& params);
 
 streams::TopicNames topic_names(const Settings& settings);

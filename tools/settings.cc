@@ -109,6 +109,39 @@ void read_audit(Members& table, AuditSettings& audit) {
     table.refuse("kms_waiver_until", "must be a time such as \"2026-05-01T12:00:00Z\", is " + quoted(until));
 }
 
+void read_run(Members& table, RunSettings& run) {
+  std::string patience = format_duration_ms(run.patience_ms);
+  table.text("patience", patience);
+  if (auto ms = parse_duration_ms(patience); ms && *ms > 0) {
+    run.patience_ms = *ms;
+  } else {
+    table.refuse("patience", "must be a duration such as \"1m\", is " + quoted(patience));
+  }
+}
+
+/// An address that only this machine can reach.
+bool is_local(std::string_view address) {
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  return host == "localhost" || host.starts_with("127.") || host == "[::1]" || host == "::1";
+}
+
+void read_peers(Members& table, PeerSettings& peers) {
+  table.text("listen", peers.listen);
+  table.text("advertise", peers.advertise);
+  table.text("secret", peers.secret);
+  if (!peers.listen.empty() && !is_address(peers.listen))
+    return table.refuse("listen", "must be HOST:PORT, or empty for none; is " + quoted(peers.listen));
+  if (!peers.advertise.empty() && !is_address(peers.advertise))
+    return table.refuse("advertise", "must be HOST:PORT, or empty for the address of peers.listen; is " + quoted(peers.advertise));
+  if (peers.listen.empty() || is_local(peers.listen)) return;
+  if (peers.secret.size() < 16)
+    table.refuse("secret", "must have at least 16 characters, the same in every process, because peers.listen = " +
+                               quoted(peers.listen) + " can be reached from other machines; ASSAY_PEERS_SECRET sets it");
+  const std::string_view host = std::string_view(peers.listen).substr(0, peers.listen.rfind(':'));
+  if ((host == "0.0.0.0" || host == "[::]" || host == "::") && peers.advertise.empty())
+    table.refuse("advertise", "must say how others reach this process, because " + quoted(peers.listen) + " is no address to ask");
+}
+
 void read_settings(const Json& root, Settings& settings, std::vector<ConfigProblem>& problems) {
   Members top(root, "", problems);
   std::string profile = "development";
@@ -139,6 +172,8 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
     table.count("max_records", settings.commit.max_records);
     within(table, "max_records", settings.commit.max_records, 1, 1000000);
   });
+  top.table("run", [&](Members& table) { read_run(table, settings.run); });
+  top.table("peers", [&](Members& table) { read_peers(table, settings.peers); });
   top.table("http", [&](Members& table) {
     table.text("addr", settings.http_addr);
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
@@ -373,6 +408,12 @@ Json settings_to_json(const Settings& settings) {
                         .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
   root.set("commit",
            Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
+  root.set("run",
+           Json::object().set("patience", format_duration_ms(settings.run.patience_ms)).set("standbys", settings.run.standbys));
+  root.set("peers", Json::object()
+                        .set("listen", settings.peers.listen)
+                        .set("advertise", settings.peers.advertise)
+                        .set("secret", settings.peers.secret.empty() ? "" : "***"));
   root.set("http", Json::object().set("addr", settings.http_addr));
   root.set("log", Json::object().set("level", settings.log_level));
   return root;

@@ -41,6 +41,16 @@ struct CommitSettings {
   int64_t max_records = 20000;
 };
 
+struct RunSettings {
+  int64_t patience_ms = 60000;  // --until-end: a log that gives no answer for so long is an error
+};
+
+struct PeerSettings {
+  std::string listen = "127.0.0.1:0";  // where other processes of the group ask for this one's tasks; empty: nowhere
+  std::string advertise;               // how they reach it; empty: the address listened on
+  std::string secret;                  // shared by the processes of a group; questions and answers carry its MAC
+};
+
 enum class Profile { kDevelopment, kProduction };
 
 struct Settings {
@@ -53,6 +63,8 @@ struct Settings {
   DatabaseSettings database;
   AuditSettings audit;
   CommitSettings commit;
+  RunSettings run;
+  PeerSettings peers;
   std::string http_addr = "127.0.0.1:8050";
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 

@@ -322,6 +322,25 @@ TEST_P(KafkaLogTest, CommittedOffsetsWaitForOpenTransactions) {
   rd_kafka_destroy(raw);
 }
 
+TEST_P(KafkaLogTest, OffsetsAskedForWhileNobodyAnswersHarmNothingLater) {
+  const std::string topic = fresh_topic(), group = fresh_name("group");
+  const std::vector<TopicPartition> of = {{topic, 0}};
+  KafkaLogOptions options;
+  options.brokers = KafkaWorld::brokers();
+  options.transaction_timeout_ms = 1000;
+  auto log = must(open_kafka_log(options));
+  must(log->partition_count(topic));
+  const pid_t broker = stop_broker();
+  // The coordinator is not known yet: the request waits for it longer than its patience lasts.
+  auto unanswered = log->committed(group, of);
+  ASSERT_EQ(::kill(broker, SIGCONT), 0);
+  ASSERT_FALSE(unanswered.has_value());
+  EXPECT_EQ(unanswered.error().code, Errc::kUnreachable) << unanswered.error().message;
+  EXPECT_TRUE(must(log->committed(group, of)).empty());
+  must(log->commit_offsets({group, {{{topic, 0}, Offset(3)}}}, nullptr));
+  EXPECT_EQ((must(log->committed(group, of)).at({topic, 0}).offset), Offset(3));
+}
+
 TEST_P(KafkaLogTest, AFetchOutlivesItsReader) {
   const std::string topic = fresh_topic();
   auto by = writer(fresh_name("writer"));

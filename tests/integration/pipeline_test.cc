@@ -111,7 +111,7 @@ class Instance {
   }
   std::map<std::string, std::string> digests() {
     std::map<std::string, std::string> out;
-    auto rows = query_digests(stores(), kNames, true);
+    auto rows = answer_from(parts_of(stores(), *log_, kNames), kNames, {"digest", {{"recompute", "1"}}});
     EXPECT_TRUE(rows.has_value());
     for (const Json& row : rows->as_array()) {
       EXPECT_EQ(row.find("stored"), nullptr) << "the digest kept and the one recomputed differ: " << canonical(row);
@@ -201,7 +201,7 @@ TEST(Pipeline, EveryDeliveredRecordIsAccountedFor) {
   const auto reports = fleet(2, 3000);
   run.produce(reports);
   ASSERT_TRUE(run.run(500, Milliseconds(5)).has_value());
-  auto tally = query_tally(run.stores(), kNames, "scoring");
+  auto tally = answer_from(parts_of(run.stores(), run.log(), kNames), kNames, {"tally", {}});
   ASSERT_TRUE(tally.has_value());
   EXPECT_EQ(tally->number_or("delivered", 0), static_cast<double>(reports.size()));
   EXPECT_EQ(tally->number_or("delivered", 0),

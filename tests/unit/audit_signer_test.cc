@@ -70,6 +70,43 @@ TEST(AuditSigner, RegistryReadsEveryFormInUse) {
   EXPECT_EQ(SignerRegistry::load(dir / "none").error().code, Errc::kIncomplete);
 }
 
+// RSASSA-PKCS1-v1_5 with SHA-256 over "abc" under a key of 2048 bits, both made by `openssl genrsa` and `openssl dgst -sign`.
+constexpr const char* kRsaPem =
+    "-----BEGIN PUBLIC KEY-----\n"
+    "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAnJEh79OluRY2kkIDXkoc\n"
+    "jlgYEc9hoCBNSm6zcKgl6Qk665J3FmJ3Dzlnex/dVqhmzq6JNXdIX46eVbdHirig\n"
+    "B6YCu9SODTNGiUGvDkFjG5+fgVTiL4YIF2ErZrv0SaJJfa6K4kVBafZ4O21YepTY\n"
+    "QxCH0t0j0aRMr/pjd1t3loA9/54XbZtdwpq5z/qzzEXRgMKg1oiUw7AA3xHPJqgs\n"
+    "M1y2HaNoiEcVN0Nodm0sAJSxGEGpxp5FBaQNC8yfdHaLecUdFsgr55FU8Z1FhaAH\n"
+    "qBJHxeEUO1sLQQnp8K909GkYtM2LuDIX3ZjtPJdMc9TCqc3yCKNN9Lfnc3TDDpvd\n"
+    "SQIDAQAB\n"
+    "-----END PUBLIC KEY-----\n";
+constexpr const char* kRsaSignature =
+    "NTf41zhRc1xhFYPHaOfvOaogfuoH0YccUmSpx7tOX4BmGtjPlEoENbUG7y3Z7RBbPBrMKDXRF1rUua6Kv1VjjD56H7kQf8PaaJUi"
+    "3FfQd/SjaKD68yGpXw1iXyGD0Md7UvuBLwDrhlnoqX70BD3NYKwvOzZmEhXiEOK3Hz0lBRxpVCdhfJa8pACqYGo8kgUtW+UDz1fs"
+    "eGfobq5sQBsLIT/MV1Kq7YVEALL+f2jA2thFEO9hIqFJKpN+HXINY49aivHPsk476zjqRM2oafpBdxf5sngtb+NELmsz68iyGApv"
+    "bueuh6WV+uLf1i1G0ZH8N2MkVh2w9+NgyfeXVqKYHw==";
+
+TEST(AuditSigner, RegistryChecksRsaOverTheDigest) {
+  SignerRegistry registry;
+  ASSERT_TRUE(registry.add({{"rsa", kRsaPem, "rsa-sha256"}, {}, {}, false}));
+  EXPECT_EQ(registry.check("rsa", 1, sha256("abc"), kRsaSignature), std::nullopt)
+      << "a verifier hashes the preimage, which is \"abc\"";
+  EXPECT_NE(registry.check("rsa", 1, sha256("abd"), kRsaSignature), std::nullopt);
+  std::string raw = from_base64(kRsaSignature).value();
+  raw[100] = static_cast<char>(raw[100] ^ 1);
+  EXPECT_NE(registry.check("rsa", 1, sha256("abc"), to_base64(raw)), std::nullopt);
+  const SignerRegistry again = SignerRegistry::parse(registry.to_json()).value();
+  EXPECT_EQ(again.entries(), registry.entries());
+  EXPECT_EQ(again.check("rsa", 1, sha256("abc"), kRsaSignature), std::nullopt);
+  EXPECT_EQ(registry.add({{"other", std::string("\n") + kRsaPem, "rsa-sha256"}, {}, {}, false}).error().code, Errc::kCorrupt);
+  std::string wide = kRsaPem;
+  wide.insert(wide.find("\n") + 1, "\n");
+  EXPECT_FALSE(registry.add({{"other", wide, "rsa-sha256"}, {}, {}, false})) << "the same key in another dress";
+  for (const std::string& bad : {std::string("x"), std::string(), to_base64(std::string(32, 'k'))})
+    EXPECT_EQ(SignerRegistry().add({{"r", bad, "rsa-sha256"}, {}, {}, false}).error().code, Errc::kCorrupt);
+}
+
 TEST(AuditSigner, RegistryNeverReusesAnIdOrAKey) {
   TempDir dir;
   const SignerKey one = test_signer(dir)->key(), two = test_signer(dir, "two")->key();
@@ -95,8 +132,20 @@ TEST(AuditSigner, RegistryKnowsWhenAKeyStands) {
   EXPECT_NE(registry.check("nobody", 5, digest, signature), std::nullopt);
   EXPECT_NE(registry.check(id, 5, sha256("y"), signature), std::nullopt);
   SignerRegistry revoked;
-  ASSERT_TRUE(revoked.add({signer->key(), {}, {}, true}));
-  EXPECT_NE(revoked.check(id, 5, digest, signature), std::nullopt);
+  SignerEntry entry{signer->key(), {}, {}, true, "seen in a log"};
+  ASSERT_TRUE(revoked.add(entry));
+  EXPECT_EQ(revoked.check(id, 5, digest, signature), "the signer " + id + " is revoked (seen in a log)");
+  // A row behind bears witness to those up to 7.
+  entry.attested_through = 7;
+  entry.attested_by = 12;
+  EXPECT_EQ(revoked.add(entry).error().code, Errc::kRefused) << "a standing does not change by chance";
+  ASSERT_TRUE(revoked.put(entry));
+  EXPECT_EQ(revoked.check(id, 7, digest, signature), std::nullopt);
+  EXPECT_NE(revoked.check(id, 8, digest, signature), std::nullopt);
+  EXPECT_NE(revoked.check(id, 7, sha256("y"), signature), std::nullopt) << "its signature must hold all the same";
+  EXPECT_EQ(SignerRegistry::parse(revoked.to_json())->entries(), revoked.entries());
+  entry.key.public_key = test_signer(dir, "other")->key().public_key;
+  EXPECT_EQ(revoked.put(entry).error().code, Errc::kRefused) << "an id is never reused";
 }
 
 }  // namespace

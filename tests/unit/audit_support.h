@@ -161,6 +161,7 @@ class PartitionLog : public Log {
   }
 
   std::string describe() const override { return "log in memory"; }
+  Result<std::string> cluster_id() override { return std::string("test"); }
   Result<OffsetRange> range(const TopicPartition&) override {
     std::lock_guard lock(mutex_);
     return OffsetRange{Offset(start_), Offset(end_)};

@@ -89,6 +89,8 @@ TEST(TaskMeta, ComesBackAsItWas) {
   m.digest = state::Digest::of_row("a", "b");
   m.positions[{"eval.reports.v1", 0}] = Offset(int64_t{1} << 60);
   m.positions[{"config.v1", 0}] = Offset(4);
+  m.began[{"eval.scores.v1", 2}] = Offset(40);
+  m.anchors[{"eval.reports.v1", 0}] = {Offset(1234), "00ff"};
   m.written[{"eval.scores.v1", 3}] = 17;
   m.upstream["eval.scores.v1/3|scoring-3/0"] = 41;
   m.tally.delivered = 1000;
@@ -99,6 +101,8 @@ TEST(TaskMeta, ComesBackAsItWas) {
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(back->encode(), m.encode());
   EXPECT_EQ(back->positions, m.positions);
+  EXPECT_EQ(back->began, m.began);
+  EXPECT_EQ(back->anchors, m.anchors);
   EXPECT_EQ(back->written, m.written);
   EXPECT_EQ(back->upstream, m.upstream);
   EXPECT_EQ(back->tally, m.tally);

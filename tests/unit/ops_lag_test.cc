@@ -21,6 +21,7 @@ class FakeLog final : public Log {
   bool silent = false;
 
   std::string describe() const override { return "fake"; }
+  Result<std::string> cluster_id() override { return std::string("test"); }
   Result<void> create_topics(std::span<const TopicConfig>) override { return unused(); }
   Result<std::vector<TopicConfig>> topics() override { return unused(); }
   Result<int32_t> partition_count(const std::string&) override { return 1; }

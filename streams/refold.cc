@@ -1,0 +1,120 @@
+#include "streams/refold.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace assay::streams {
+namespace {
+
+// For records that the log says exist: 30 s in all.
+constexpr Milliseconds kPollWait{500};
+constexpr int kEmptyPollsMax = 60;
+constexpr size_t kFetchRecords = 5000;
+constexpr size_t kFetchManifests = 1000;
+
+bool stopped(const std::atomic<bool>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed); }
+
+}  // namespace
+
+ManifestReader::ManifestReader(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after, OffsetRange places,
+                               const std::atomic<bool>* stop)
+    : log_(log),
+      tp_{names.full(Topic::kManifests), spec.manifest_partition},
+      task_(spec.name),
+      expected_(after + 1),
+      places_(places),
+      stop_(stop) {}
+
+Result<std::optional<PlacedManifest>> ManifestReader::next() {
+  if (reader_ == nullptr && places_.start < places_.end) {
+    TRY_ASSIGN(reader_, log_.open_reader({{tp_, places_.start}}));
+    fetch_.next = places_.start;
+  }
+  for (int empty = 0;;) {
+    while (used_ < fetch_.records.size()) {
+      const RecordView& record = fetch_.records[used_++];
+      if (record.offset >= places_.end) return std::optional<PlacedManifest>();
+      const std::string_view text = record.value.value_or("");
+      TRY_ASSIGN(Manifest manifest, Manifest::decode(text));
+      if (manifest.task != task_ || manifest.sequence < expected_) continue;
+      if (manifest.sequence != expected_)
+        return Error{Errc::kIncomplete, "TORN_TXN: manifest " + std::to_string(expected_) + " of " + task_ +
+                                            " is missing before offset " + std::to_string(record.offset.value)};
+      ++expected_;
+      return std::optional<PlacedManifest>({record.offset, std::move(manifest), Manifest::hash(text)});
+    }
+    if (reader_ == nullptr || fetch_.next >= places_.end) return std::optional<PlacedManifest>();
+    if (stopped(stop_)) return Error{Errc::kAborted, "reading manifests of " + task_ + ": stopped"};
+    TRY_ASSIGN(auto fetch, reader_->poll(kPollWait, kFetchManifests));
+    if (fetch) {
+      fetch_ = std::move(*fetch);
+      used_ = 0;
+    } else if (++empty > kEmptyPollsMax) {
+      return Error{Errc::kUnreachable, "reading manifests of " + task_ + ": no answer"};
+    }
+  }
+}
+
+Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
+                               const std::function<Result<void>(std::span<const RecordView>)>& each) {
+  Place& place = places_[tp];
+  if (place.reader == nullptr) {
+    TRY_ASSIGN(place.reader, log_.open_reader({{tp, from}}));
+    place.fetch.next = from;
+  } else if (place.at != from) {
+    TRY(place.reader->seek(tp, from));
+    place.fetch = {};
+    place.fetch.next = from;
+    place.used = 0;
+  }
+  for (int empty = 0;;) {
+    const std::span<const RecordView> left = std::span(place.fetch.records).subspan(place.used);
+    const size_t count = static_cast<size_t>(std::ranges::lower_bound(left, to, {}, &RecordView::offset) - left.begin());
+    TRY(each(left.first(count)));
+    place.used += count;
+    if (count < left.size() || place.fetch.next >= to) break;
+    if (stopped(stop_)) return Error{Errc::kAborted, "reading " + to_string(tp) + ": stopped"};
+    auto fetch = place.reader->poll(kPollWait, kFetchRecords);
+    const std::string gone = "INPUT_GAP: " + to_string(tp) + " from " + std::to_string(from.value) + " to " +
+                             std::to_string(to.value) + " cannot be read any more; the archive is needed";
+    if (!fetch && fetch.error().code == Errc::kOutOfRange) return Error{Errc::kIncomplete, gone + ": " + fetch.error().message};
+    if (!fetch) return fetch.error();
+    if (*fetch) {
+      place.fetch = std::move(**fetch);
+      place.used = 0;
+    } else if (++empty > kEmptyPollsMax) {
+      return Error{Errc::kIncomplete, gone};
+    }
+  }
+  place.at = to;
+  return {};
+}
+
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
+                      const std::string& manifest_hash) {
+  auto differs = [&](std::string what) {
+    return Error{Errc::kParity,
+                 "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
+  };
+  if (manifest.sequence != fold.meta().sequence + 1)
+    return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
+  fold.begin(manifest.instant);
+  for (const InputRange& range : manifest.ranges) {
+    const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
+    TRY(ranges.read(tp, range.from, range.to, [&](std::span<const RecordView> records) { return fold.add(tp, records); }));
+    fold.advance(tp, range.to);
+  }
+  TRY_ASSIGN(Commit commit, fold.finish());
+  if (commit.manifest.delivered != manifest.delivered)
+    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " +
+                   std::to_string(manifest.delivered));
+  if (commit.manifest.state_digest != manifest.state_digest)
+    return differs("state digest " + commit.manifest.state_digest.hex() + " instead of " + manifest.state_digest.hex());
+  if (commit.manifest.output_hash != manifest.output_hash)
+    return differs("output hash " + commit.manifest.output_hash + " instead of " + manifest.output_hash);
+  if (!manifest_hash.empty() && commit.manifest_hash != manifest_hash)
+    return differs("manifest hash " + commit.manifest_hash + " instead of " + manifest_hash);
+  return commit;
+}
+
+}  // namespace assay::streams

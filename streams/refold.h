@@ -1,0 +1,73 @@
+// Folding again what the log says was folded: manifests one by one, the ranges that they name, and the comparison.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "streams/fold.h"
+#include "streams/log.h"
+#include "streams/manifest.h"
+
+namespace assay::streams {
+
+/// A manifest as it stands on the log.
+struct PlacedManifest {
+  Offset at;
+  Manifest manifest;
+  std::string hash;
+};
+
+/// Reads the manifests of a task one by one, without holding more than a fetch of them.
+class ManifestReader {
+ public:
+  /// Those of sequences after `after`, at the places [from, to). `stop`, where given, ends a wait for the log.
+  ManifestReader(Log& log, const TopicNames& names, const TaskSpec& spec, int64_t after, OffsetRange places,
+                 const std::atomic<bool>* stop = nullptr);
+  /// The next one, or nothing. Errors: kIncomplete "TORN_TXN …" when a sequence is missing; kCorrupt; kAborted when stopped;
+  /// those of the log.
+  Result<std::optional<PlacedManifest>> next();
+
+ private:
+  Log& log_;
+  TopicPartition tp_;
+  std::string task_;
+  int64_t expected_;
+  OffsetRange places_;
+  const std::atomic<bool>* stop_;
+  std::unique_ptr<LogReader> reader_;
+  Fetch fetch_;
+  size_t used_ = 0;
+};
+
+/// Reads ranges of partitions that mostly follow each other: readers and what they fetched ahead are kept from one to the next.
+class RangeReader {
+ public:
+  explicit RangeReader(Log& log, const std::atomic<bool>* stop = nullptr) : log_(log), stop_(stop) {}
+  /// Calls `each` for the records of [from, to), a run at a time, in order. Errors: those of `each` and of the log; kIncomplete
+  /// "INPUT_GAP …" when they are not there any more; kAborted when stopped.
+  Result<void> read(const TopicPartition& tp, Offset from, Offset to,
+                    const std::function<Result<void>(std::span<const RecordView>)>& each);
+
+ private:
+  struct Place {
+    std::unique_ptr<LogReader> reader;
+    Fetch fetch;
+    size_t used = 0;  // records of the fetch that were given out
+    Offset at;        // end of the last range
+  };
+  Log& log_;
+  const std::atomic<bool>* stop_;
+  std::map<TopicPartition, Place> places_;
+};
+
+/// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
+/// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
+                      const std::string& manifest_hash);
+
+}  // namespace assay::streams
