@@ -25,8 +25,9 @@ struct KafkaLogOptions {
   std::map<std::string, std::string> properties;
 
   // performance
-  int64_t fetch_buffer_bytes = 32 << 20;  // what one reader holds ahead of its owner, shared by its partitions
-  int64_t send_buffer_bytes = 64 << 20;   // what one writer or producer holds behind its owner
+  int64_t fetch_buffer_bytes = 32 << 20;         // what one reader holds ahead of its owner, shared by its partitions
+  std::map<std::string, int64_t> fetch_buffers;  // the same for readers of these topics
+  int64_t send_buffer_bytes = 64 << 20;          // what one writer or producer holds behind its owner
 };
 
 /// Connects and makes sure that a broker answers.

@@ -19,8 +19,8 @@ using Clock = std::chrono::steady_clock;
 /// After so long without news the reader makes sure that there is a broker; librdkafka itself would try for ever in silence.
 constexpr Milliseconds kOutagePatience{30000};
 
-/// What librdkafka keeps about a record that waits in a queue, beside its bytes.
-constexpr int64_t kQueuedRecordBytes = 512;
+/// What a small record takes in a queue: some 500 bytes of librdkafka's beside its own.
+constexpr int64_t kQueuedRecordBytes = 800;
 
 /// A fetch ends after so many bytes of records, whatever their number: they are held until all of them are folded.
 constexpr size_t kFetchBytes = 1 << 20;
@@ -120,25 +120,27 @@ class KafkaReader final : public LogReader {
 };
 
 Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
-  // One half for the bytes of records, the other for what the client keeps about each. A queue takes one more fetch when it
-  // has just less than its share, so a large one is asked for in small parts.
-  const int64_t half = options.fetch_buffer_bytes / 2 / std::max<int64_t>(1, std::ssize(from));
+  int64_t buffer = options.fetch_buffer_bytes;
+  for (const auto& [tp, offset] : from)
+    if (auto own = options.fetch_buffers.find(tp.topic); own != options.fetch_buffers.end()) buffer = std::max(buffer, own->second);
+  // Full queues are looked at again after a second (2.0.2 has no setting for it), so that a queue which is too short for a
+  // second of records holds its reader up: many small records and few large ones may both fill it.
+  const int64_t share = buffer / std::max<int64_t>(1, std::ssize(from));
   auto reader = std::make_unique<KafkaReader>();
-  TRY_ASSIGN(
-      reader->client_,
-      Client::create(options, RD_KAFKA_CONSUMER,
-                     {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(half / 1024, 64, 1 << 20))},
-                      {"queued.min.messages", std::to_string(std::clamp<int64_t>(half / kQueuedRecordBytes, 100, 100000))},
-                      {"fetch.max.bytes", std::to_string(std::clamp<int64_t>(options.fetch_buffer_bytes / 2, 1 << 20, 32 << 20))},
-                      {"fetch.wait.max.ms", "250"},
-                      {"fetch.error.backoff.ms", "100"}},
-                     {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
-                      {"enable.auto.commit", "false"},
-                      {"enable.auto.offset.store", "false"},
-                      {"auto.offset.reset", "error"},
-                      {"check.crcs", "true"},
-                      {"isolation.level", "read_committed"},
-                      {"enable.partition.eof", "true"}}));
+  TRY_ASSIGN(reader->client_,
+             Client::create(options, RD_KAFKA_CONSUMER,
+                            {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(share / 4 * 3 / 1024, 64, 1 << 20))},
+                             {"queued.min.messages", std::to_string(std::clamp<int64_t>(share / kQueuedRecordBytes, 100, 100000))},
+                             {"fetch.max.bytes", std::to_string(std::clamp<int64_t>(buffer / 2, 1 << 20, 32 << 20))},
+                             {"fetch.wait.max.ms", "250"},
+                             {"fetch.error.backoff.ms", "100"}},
+                            {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
+                             {"enable.auto.commit", "false"},
+                             {"enable.auto.offset.store", "false"},
+                             {"auto.offset.reset", "error"},
+                             {"check.crcs", "true"},
+                             {"isolation.level", "read_committed"},
+                             {"enable.partition.eof", "true"}}));
   std::map<std::string, int32_t> counts;
   for (const auto& [tp, offset] : from) {
     if (!counts.contains(tp.topic)) {

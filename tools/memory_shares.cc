@@ -61,17 +61,19 @@ MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs) {
   const int64_t rest = budget_bytes - shares.sum();
   CHECK(rest >= 0);
   constexpr int64_t kWhole = 24;
-  shares.agents += rest * 8 / kWhole;
-  shares.stores += rest * 6 / kWhole;
-  shares.commits += rest * 3 / kWhole;
-  shares.reading += rest * 3 / kWhole;
-  shares.writing += rest * 3 / kWhole;
+  shares.agents += rest * 7 / kWhole;
+  shares.stores += rest * 4 / kWhole;
+  shares.commits += rest * 2 / kWhole;
+  shares.reading += rest * 8 / kWhole;
+  shares.writing += rest * 2 / kWhole;
   shares.audit += rest / kWhole;
   return shares;
 }
 
-int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {
-  return shares.reading / (needs.tasks() + kOtherReaders);
+int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports) {
+  const int64_t readers = needs.tasks() + kOtherReaders;
+  const int64_t unit = (shares.reading - readers * kTwoRecords) / (readers + 3 * needs.scoring_tasks());
+  return kTwoRecords + (of_reports ? 4 : 1) * unit;
 }
 
 int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {

@@ -42,8 +42,9 @@ int64_t least_memory(const MemoryNeeds& needs);
 /// Requires: budget_bytes >= least_memory(needs).
 MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs);
 
-/// One reader's share of what is fetched ahead, and one writer's of what is on its way.
-int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs);
+/// One reader's share of what is fetched ahead (a reader of reports has four times the others' above the least, for all volume
+/// passes through it), and one writer's of what is on its way. Pure.
+int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports = false);
 int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs);
 
 /// Keeps the allocator from holding back an arena for each of the many threads; MALLOC_ARENA_MAX in the environment wins.

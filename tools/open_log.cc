@@ -6,6 +6,7 @@
 
 #include "streams/embedded_log.h"
 #include "streams/kafka_log.h"
+#include "tools/session.h"
 
 namespace assay::tools {
 
@@ -19,6 +20,7 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
     options.client_id = client_id;
     if (shares != nullptr) {
       options.fetch_buffer_bytes = reader_bytes(*shares, memory_needs(settings));
+      options.fetch_buffers[topic_names(settings).full(Topic::kReports)] = reader_bytes(*shares, memory_needs(settings), true);
       options.send_buffer_bytes = writer_bytes(*shares, memory_needs(settings));
     }
     return streams::open_kafka_log(options);

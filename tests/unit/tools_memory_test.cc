@@ -32,6 +32,10 @@ TEST(MemoryShares, LeaveEveryReaderWriterAndCommitRoomForTheLargestRecord) {
     const MemoryNeeds needs{.partitions = partitions, .kafka = true};
     const MemoryShares shares = share_memory(least_memory(needs), needs);
     EXPECT_GE(reader_bytes(shares, needs), 2 * kMiB);
+    const MemoryShares more = share_memory(4 * least_memory(needs), needs);
+    EXPECT_LE(needs.scoring_tasks() * reader_bytes(more, needs, true) +
+                  (needs.tasks() - needs.scoring_tasks()) * reader_bytes(more, needs),
+              more.reading);
     EXPECT_GE(writer_bytes(shares, needs), 2 * kMiB);
     EXPECT_GE(shares.commits / needs.tasks(), 2 * kMiB);
     EXPECT_GE(shares.memtables() / needs.tasks(), kMiB / 2);
