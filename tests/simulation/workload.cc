@@ -43,7 +43,7 @@ schemas::Pool random_pool(Dice& dice, std::string name) {
   schemas::Pool pool;
   pool.name = std::move(name);
   pool.unit = dice.pick({"gpu", "gpu", "cpu"});
-  pool.capacity = dice.between(1, 4);
+  pool.capacity = dice.pick({1, 1, 2, 3});
   for (int64_t n = 0; n < 3; ++n)
     if (dice.chance(30)) pool.quotas[division_name(n)] = dice.between(1, 3);
   return pool;
@@ -110,7 +110,7 @@ ConfigKind change_rules(Dice& dice, schemas::Rules& rules) {
       return ConfigKind::kAllocation;
     default:
       change_grant(dice, rules.allocation);
-      rules.allocation.pools[0].capacity = dice.between(1, 6);
+      rules.allocation.pools[0].capacity = dice.pick({1, 1, 2, 4});
       return ConfigKind::kAllocation;
   }
 }
@@ -133,6 +133,7 @@ class Agent {
     level_until_ = clock + dice_.between(4, 9) * kHourMs;
     second_metric_ = dice_.chance(50);
     latency_ = dice_.chance(40);
+    odd_values_ = dice_.chance(10);
   }
 
   /// The next report: mostly a new one, sometimes late, again, or in conflict with an earlier one.
@@ -184,7 +185,7 @@ class Agent {
     Json out = Json::object().set("success", value(false));
     if (second_metric_) out.set("quality.ratio", value(false));
     if (latency_) out.set("p95_latency_ms", value(true));
-    if (dice_.chance(3)) {
+    if (odd_values_ && dice_.chance(5)) {
       const char* name = dice_.pick({"edge.a", "größe"});
       out.set(name, dice_.pick({1e12, -1e12, 0.5, 123456789012.123456, -1.0, 5e-7}));
     }
@@ -246,7 +247,7 @@ class Agent {
   std::string division_;
   int64_t manner_ = 0, level_ = 0, level_until_ = 0;
   int number_ = 0;
-  bool second_metric_ = false, latency_ = false;
+  bool second_metric_ = false, latency_ = false, odd_values_ = false;
   std::vector<Sent> sent_;
 };
 
@@ -300,7 +301,7 @@ Workload make_workload(uint64_t seed, size_t size) {
   std::sort(change_at.begin(), change_at.end());
 
   std::vector<Agent> agents;
-  const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(size) / 30, 2, dice.between(2, 5));
+  const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(size) / 30, 2, dice.between(2, 6));
   for (int64_t n = 0; n < count; ++n)
     agents.emplace_back(std::string(1, static_cast<char>('a' + n)) + "-agent-" + std::to_string(dice.below(100)), dice, now);
 
