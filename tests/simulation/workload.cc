@@ -1,6 +1,7 @@
 #include "tests/simulation/workload.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "schemas/json.h"
 #include "schemas/time.h"
@@ -138,6 +139,7 @@ class Agent {
 
   /// The next report: mostly a new one, sometimes late, again, or in conflict with an earlier one.
   std::string next() {
+    if (forgotten_) return conflict(*std::exchange(forgotten_, std::nullopt), clock);
     if (!sent_.empty() && dice_.chance(7)) return again();
     if (!sent_.empty() && dice_.chance(5)) return fresh(clock - late_by());
     const int64_t time = step();
@@ -212,12 +214,12 @@ class Agent {
   std::string again() {
     const size_t recent = std::min<size_t>(sent_.size(), 40);
     const Sent old = sent_[sent_.size() - 1 - static_cast<size_t>(dice_.below(static_cast<int64_t>(recent)))];
-    if (dice_.chance(20)) {  // remembered for the last time, or forgotten just now
-      const int64_t edge = old.time + rules_.scoring.dedupe_ms + dice_.between(-1, 1);
-      if (edge > clock && edge < clock + 2 * kHourMs) {
-        clock = edge;
-        return fresh(edge);  // the one that comes again follows another time
-      }
+    // Sometimes the clock goes to where this id is remembered for the last time, or was forgotten just now, and then the id comes.
+    const int64_t edge = old.time + rules_.scoring.dedupe_ms + dice_.between(-1, 1);
+    if (dice_.chance(30) && edge > clock && edge < clock + 3 * kHourMs) {
+      clock = edge;
+      forgotten_ = old;
+      return fresh(edge);
     }
     switch (dice_.below(3)) {
       case 0:
@@ -235,10 +237,14 @@ class Agent {
       default: {
         const int64_t time = clock + dice_.pick<int64_t>({0, 1, kMinuteMs, -kMinuteMs});
         clock = std::max(clock, time);
-        Json document = Json::object().set("agentId", name_).set("id", old.id).set("metricSet", metrics(time));
-        return canonical(document.set("timestamp", schemas::format_rfc3339_ms(time)));
+        return conflict(old, time);
       }
     }
+  }
+
+  std::string conflict(const Sent& old, int64_t time) {
+    Json document = Json::object().set("agentId", name_).set("id", old.id).set("metricSet", metrics(time));
+    return canonical(document.set("timestamp", schemas::format_rfc3339_ms(time)));
   }
 
   std::string name_;
@@ -249,6 +255,7 @@ class Agent {
   int number_ = 0;
   bool second_metric_ = false, latency_ = false, odd_values_ = false;
   std::vector<Sent> sent_;
+  std::optional<Sent> forgotten_;
 };
 
 std::string broken(Dice& dice, const std::string& good, const std::string& agent) {
