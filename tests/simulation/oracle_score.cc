@@ -1,6 +1,7 @@
-// One window of one agent, scored from the list of its reports: first with 64-bit mantissas and a bound of their error; where that
-// error might turn a rounding, everything again in rationals.
+// One window of one agent, scored from the list of its reports: with 64-bit mantissas and a bound of their error, and each value
+// whose rounding that error might turn in rationals.
 #include <algorithm>
+#include <bit>
 #include <boost/multiprecision/cpp_int.hpp>
 #include <cmath>
 
@@ -10,6 +11,7 @@ namespace assay::simulation {
 namespace {
 
 __extension__ using Int128 = __int128;
+__extension__ using UInt128 = unsigned __int128;
 using Big = boost::multiprecision::cpp_int;
 using Rational = boost::multiprecision::cpp_rational;
 using Real = long double;
@@ -20,8 +22,16 @@ constexpr double kNearTie = 1e-13;  // far above what a computation in doubles i
 
 struct Sums {
   uint64_t count = 0;
-  Int128 sum = 0, squares = 0;
+  Int128 sum = 0;
+  UInt128 squares = 0;  // meaningless unless small()
   int64_t min = 0, max = 0;
+
+  /// Whether count² · max² < 2^126 and count² · 10^12 < 2^62, so that 128 bits hold all that is made of these sums, and doubles
+  /// both extremes.
+  bool small() const {
+    const int bits = std::bit_width(static_cast<uint64_t>(std::max(max, -min)));
+    return count < (1 << 11) && bits <= 53 && std::bit_width(count) + bits <= 63;
+  }
 };
 
 struct Part {
@@ -38,94 +48,6 @@ const MetricRule* rule_for(const Rules& rules, std::string_view division, std::s
   return nullptr;
 }
 
-// ------------------------------------------------------------------------------------------------- checked 64-bit mantissas
-
-/// The double nearest to a value that `x` is near to: nothing when numbers as near would round to another one.
-std::optional<double> nearest(Real x) {
-  const double below = static_cast<double>(x * (1 - 8 * kUnit)), above = static_cast<double>(x * (1 + 8 * kUnit));
-  if (below != above) return std::nullopt;
-  return below;
-}
-
-struct Rounded {
-  double value;
-  Real from_tie;  // in units of the ninth decimal
-};
-
-/// `x`, in [0, 1] and off by `error` at most, half to even at nine decimals; nothing when the error might turn it.
-std::optional<Rounded> round9(Real x, Real error) {
-  const Real units = x * 1e9L;
-  const Real whole = std::floor(units), from_tie = units - whole - 0.5L;
-  if (std::fabs(from_tie) <= error * 1e9L + 4 * kUnit * (units + 1)) return std::nullopt;
-  return Rounded{static_cast<double>(whole + (from_tie > 0 ? 1 : 0)) / 1e9, std::fabs(from_tie)};
-}
-
-bool fast(const std::vector<Part>& parts, const std::vector<std::string>& names, Score& out) {
-  constexpr int64_t kSmall = int64_t{1} << 40;  // then n Σx² < 2^120 while n < 2^20
-  Real weights = 0, weighted = 0, square_error = 0, error = 0;
-  struct Shown {
-    Real normalized, error;
-  };
-  std::vector<Shown> shown(parts.size());
-  for (const Part& part : parts)
-    if (part.rule != nullptr) weights += part.rule->weight;
-  out.components.resize(parts.size());
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const auto& [name, sums, rule] = parts[i];
-    if (sums.count >= (1 << 20) || sums.min <= -kSmall || sums.max >= kSmall) return false;
-    const auto n = static_cast<Int128>(sums.count);
-    const Real mean = static_cast<Real>(sums.sum) / static_cast<Real>(n * kMicroUnits);
-    Component& c = out.components[i];
-    c.metric = names[name];
-    c.count = sums.count;
-    const auto rounded_mean = nearest(mean);
-    if (!rounded_mean) return false;
-    c.mean = *rounded_mean;
-    Real variance = 0;
-    if (n >= 2) {
-      variance = static_cast<Real>(n * sums.squares - sums.sum * sums.sum) /
-                 static_cast<Real>(n * (n - 1) * (static_cast<Int128>(kMicroUnits) * kMicroUnits));
-      c.variance = nearest(variance);
-      if (!c.variance) return false;
-    }
-    c.min = static_cast<double>(sums.min) / 1e6;  // both exact, so the quotient is the nearest double
-    c.max = static_cast<double>(sums.max) / 1e6;
-    if (rule == nullptr) continue;
-    const Real low = rule->low, high = rule->high, span = high - low;
-    const Real normalized = std::clamp((rule->up ? mean - low : high - mean) / span, Real(0), Real(1));
-    const Real off = 8 * kUnit * (1 + (std::fabs(mean) + std::fabs(low) + std::fabs(high)) / span);
-    const auto rounded = round9(normalized, off);
-    if (!rounded) return false;
-    c.normalized = rounded->value;
-    c.weight = rule->weight;
-    if (rule->weight == 0) continue;
-    const Real contribution = rule->weight * normalized / weights;
-    const Real share_off = off + static_cast<Real>(8 + parts.size()) * kUnit;
-    const auto rounded_share = round9(contribution, share_off);
-    if (!rounded_share) return false;
-    c.contribution = rounded_share->value;
-    weighted += contribution;
-    error = std::max(error, share_off);
-    const Real slope = rule->weight / span;
-    square_error += n >= 2 ? slope * slope * variance / static_cast<Real>(n) : Real(rule->weight) * rule->weight / 4;
-  }
-  if (weights == 0) return true;
-  error += static_cast<Real>(8 + parts.size()) * kUnit;  // shares of a weighted mean: their errors weigh no more than the greatest
-  const Real margin = 1.96L * std::sqrt(square_error) / weights;
-  const Real margin_error = error + margin * static_cast<Real>(32 + 4 * parts.size()) * kUnit;
-  const Real lower = std::clamp(weighted - margin, Real(0), Real(1)), upper = std::clamp(weighted + margin, Real(0), Real(1));
-  const auto score = round9(std::min(weighted, Real(1)), error);
-  const auto rounded_lower = round9(lower, margin_error), rounded_upper = round9(upper, margin_error);
-  const auto confidence = round9(1 - (upper - lower), 2 * margin_error);
-  if (!score || !rounded_lower || !rounded_upper || !confidence) return false;
-  out.score = score->value;
-  out.lower = rounded_lower->value;
-  out.upper = rounded_upper->value;
-  out.confidence = confidence->value;
-  out.bounds_near_tie = std::min({rounded_lower->from_tie, rounded_upper->from_tie, confidence->from_tie}) < kNearTie * 1e9L;
-  return true;
-}
-
 // ----------------------------------------------------------------------------------------------------------------- rationals
 
 Rational rational_of(double x) {
@@ -135,20 +57,25 @@ Rational rational_of(double x) {
   return exponent >= 0 ? Rational(Big(mantissa << exponent)) : Rational(mantissa, Big(1) << -exponent);
 }
 
-double nearest(const Rational& x) {
-  if (x == 0) return 0;
-  Big top = abs(numerator(x)), bottom = denominator(x);
+/// The double nearest to top / bottom. Requires: both positive, and room for 63 bits more than either has where it must grow.
+template <class Integer, class Width>
+double nearest_quotient(Integer top, Integer bottom, const Width& width) {
   // A quotient of 63 or 64 bits; a bit at its end stands for all that follow, so the machine's own rounding is that of the
-  // rational.
-  const int shift = 63 - (static_cast<int>(msb(top)) - static_cast<int>(msb(bottom)));
+  // quotient.
+  const int shift = 63 - (width(top) - width(bottom));
   if (shift > 0)
     top <<= shift;
   else
     bottom <<= -shift;
-  Big quotient, rest;
-  divide_qr(top, bottom, quotient, rest);
+  const Integer quotient = top / bottom, rest = top % bottom;
   const uint64_t bits = static_cast<uint64_t>(quotient) | (rest != 0 ? 1 : 0);
-  const double value = std::ldexp(static_cast<double>(bits), -shift);
+  return std::ldexp(static_cast<double>(bits), -shift);
+}
+
+double nearest(const Rational& x) {
+  if (x == 0) return 0;
+  const double value =
+      nearest_quotient(Big(abs(numerator(x))), Big(denominator(x)), [](const Big& b) { return static_cast<int>(msb(b)); });
   return x < 0 ? -value : value;
 }
 
@@ -180,54 +107,184 @@ struct Surd {
   }
 };
 
-void exact(const std::vector<Part>& parts, std::span<const Accepted> inside, const std::vector<std::string>& names, Score& out) {
-  out.components.assign(parts.size(), {});
-  std::vector<Rational> normalized(parts.size());
-  Rational weights = 0, square_error = 0, weighted = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const Part& part = parts[i];
-    Big n = 0, sum = 0, squares = 0;
-    for (const Accepted& report : inside)
-      for (const Value& value : report.values)
-        if (value.metric == part.name) {
-          ++n;
-          sum += value.micro;
-          squares += Big(value.micro) * value.micro;
-        }
-    Component& c = out.components[i];
-    c.metric = names[part.name];
-    c.count = static_cast<uint64_t>(n);
-    const Rational mean(sum, Big(n * kMicroUnits));
-    c.mean = nearest(mean);
-    Rational variance = 0;
-    if (n >= 2) {
-      variance = Rational(Big(n * squares - sum * sum), Big(n * (n - 1) * kMicroUnits * kMicroUnits));
-      c.variance = nearest(variance);
+/// A window in rationals; each value is made when it is asked for.
+class Exactly {
+ public:
+  Exactly(const std::vector<Part>& parts, std::span<const Accepted> inside)
+      : parts_(parts), inside_(inside), known_(parts.size()) {}
+
+  Rational mean(size_t i) { return Rational(of(i).sum, Big(of(i).n * kMicroUnits)); }
+  Rational variance(size_t i) {
+    const Known& k = of(i);
+    return Rational(Big(k.n * k.squares - k.sum * k.sum), Big(k.n * (k.n - 1) * kMicroUnits * kMicroUnits));
+  }
+  const Rational& normalized(size_t i) {
+    Known& k = of(i);
+    if (!k.normalized) {
+      const MetricRule& rule = *parts_[i].rule;
+      const Rational low = rational_of(rule.low), high = rational_of(rule.high);
+      k.normalized =
+          Surd{Rational((rule.up ? Rational(mean(i) - low) : Rational(high - mean(i))) / (high - low)), 0, 0}.clipped().a;
     }
-    c.min = nearest(Rational(part.sums.min, kMicroUnits));
-    c.max = nearest(Rational(part.sums.max, kMicroUnits));
-    if (part.rule == nullptr) continue;
-    const Rational low = rational_of(part.rule->low), high = rational_of(part.rule->high), span = high - low;
-    const Rational weight = rational_of(part.rule->weight);
-    normalized[i] = Surd{Rational((part.rule->up ? Rational(mean - low) : Rational(high - mean)) / span), 0, 0}.clipped().a;
-    c.normalized = Surd{normalized[i], 0, 0}.round9();
-    c.weight = part.rule->weight;
-    weights += weight;
-    weighted += weight * normalized[i];
-    if (n < 2) variance = span * span / 4;
-    square_error += weight * weight / (span * span) * variance / Rational(n);
+    return *k.normalized;
+  }
+  Rational contribution(size_t i) { return weight(i) * normalized(i) / weights(); }
+  Rational score() {
+    Rational sum = 0;
+    for (size_t i = 0; i < parts_.size(); ++i)
+      if (counts(i)) sum += weight(i) * normalized(i);
+    return sum / weights();
+  }
+  /// Rounds the bounds and the confidence into `out`.
+  void bounds(Score& out) {
+    Rational square_error = 0;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      if (!counts(i)) continue;
+      const Rational span = rational_of(parts_[i].rule->high) - rational_of(parts_[i].rule->low), slope = weight(i) / span;
+      square_error += slope * slope * (of(i).n < 2 ? Rational(span * span / 4) : variance(i)) / Rational(of(i).n);
+    }
+    const Rational middle = score(), factor = Rational(196, 100) / weights();
+    const Surd lower = Surd{middle, -factor, square_error}.clipped(), upper = Surd{middle, factor, square_error}.clipped();
+    out.bounds_near_tie = false;
+    out.lower = lower.round9(&out.bounds_near_tie);
+    out.upper = upper.round9(&out.bounds_near_tie);
+    // Both bounds hold the same root, or have been clipped and hold none.
+    out.confidence = Surd{Rational(1 - upper.a + lower.a), Rational(lower.b - upper.b), square_error}.round9(&out.bounds_near_tie);
+  }
+
+ private:
+  struct Known {
+    Big n = 0, sum = 0, squares = 0;
+    std::optional<Rational> normalized;
+  };
+  Known& of(size_t i) {
+    Known& k = known_[i];
+    if (k.n != 0) return k;
+    for (const Accepted& report : inside_)
+      for (const Value& value : report.values)
+        if (value.metric == parts_[i].name) {
+          ++k.n;
+          k.sum += value.micro;
+          k.squares += Big(value.micro) * value.micro;
+        }
+    return k;
+  }
+  bool counts(size_t i) const { return parts_[i].rule != nullptr && parts_[i].rule->weight > 0; }
+  Rational weight(size_t i) const { return rational_of(parts_[i].rule->weight); }
+  Rational weights() const {
+    Rational sum = 0;
+    for (size_t i = 0; i < parts_.size(); ++i)
+      if (counts(i)) sum += weight(i);
+    return sum;
+  }
+
+  const std::vector<Part>& parts_;
+  std::span<const Accepted> inside_;
+  std::vector<Known> known_;
+};
+
+double round9(const Rational& x) { return Surd{x, 0, 0}.round9(); }
+
+// ------------------------------------------------------------------------------------------------- checked 64-bit mantissas
+
+struct Rounded {
+  double value;
+  Real from_tie;  // in units of the ninth decimal
+};
+
+/// `x`, in [0, 1] and off by `error` at most, half to even at nine decimals; nothing when the error might turn it.
+std::optional<Rounded> round9(Real x, Real error) {
+  const Real units = x * 1e9L;
+  const Real whole = std::floor(units), from_tie = units - whole - 0.5L;
+  if (std::fabs(from_tie) <= error * 1e9L + 4 * kUnit * (units + 1)) return std::nullopt;
+  return Rounded{static_cast<double>(whole + (from_tie > 0 ? 1 : 0)) / 1e9, std::fabs(from_tie)};
+}
+
+/// The double nearest to top / bottom. Requires: top < 2^126, 0 < bottom < 2^62.
+double nearest(UInt128 top, UInt128 bottom) {
+  if (top == 0) return 0;
+  auto width = [](UInt128 v) {
+    const auto high = static_cast<uint64_t>(v >> 64);
+    return high != 0 ? 63 + std::bit_width(high) : std::bit_width(static_cast<uint64_t>(v)) - 1;
+  };
+  return nearest_quotient(top, bottom, width);
+}
+
+void score_parts(const std::vector<Part>& parts, std::span<const Accepted> inside, const std::vector<std::string>& names,
+                 bool exact_only, Score& out) {
+  Exactly exactly(parts, inside);
+  Real weights = 0, weighted = 0, square_error = 0, error = 0;
+  for (const Part& part : parts)
+    if (part.rule != nullptr) weights += part.rule->weight;
+  const auto shares =
+      std::count_if(parts.begin(), parts.end(), [](const Part& p) { return p.rule != nullptr && p.rule->weight > 0; });
+  std::optional<double> alone;  // the last one's, rounded
+  bool exact_bounds = exact_only;
+  out.components.resize(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& [name, sums, rule] = parts[i];
+    Component& c = out.components[i];
+    c.metric = names[name];
+    c.count = sums.count;
+    const auto n = static_cast<Int128>(sums.count);
+    const bool small = sums.small() && !exact_only;
+    const UInt128 squares_of = small ? static_cast<UInt128>(n) * sums.squares - static_cast<UInt128>(sums.sum * sums.sum) : 0;
+    const UInt128 pairs = static_cast<UInt128>(n * (n - 1)) * kMicroUnits * kMicroUnits;
+    if (small) {
+      c.mean = nearest(static_cast<UInt128>(sums.sum < 0 ? -sums.sum : sums.sum), static_cast<UInt128>(n * kMicroUnits));
+      if (sums.sum < 0) c.mean = -c.mean;
+      if (n >= 2) c.variance = nearest(squares_of, pairs);
+      c.min = static_cast<double>(sums.min) / 1e6;  // both exact, so the quotient is the nearest double
+      c.max = static_cast<double>(sums.max) / 1e6;
+    } else {
+      c.mean = nearest(exactly.mean(i));
+      if (n >= 2) c.variance = nearest(exactly.variance(i));
+      c.min = nearest(Rational(sums.min, kMicroUnits));
+      c.max = nearest(Rational(sums.max, kMicroUnits));
+    }
+    if (rule == nullptr) continue;
+    const Real low = rule->low, high = rule->high, span = high - low;
+    const Real mean = static_cast<Real>(sums.sum) / static_cast<Real>(n * kMicroUnits);
+    const Real normalized = std::clamp((rule->up ? mean - low : high - mean) / span, Real(0), Real(1));
+    const Real off = 8 * kUnit * (1 + (std::fabs(mean) + std::fabs(low) + std::fabs(high)) / span);
+    const auto rounded = round9(normalized, off);
+    c.normalized = rounded && !exact_only ? rounded->value : round9(exactly.normalized(i));
+    c.weight = rule->weight;
+    if (rule->weight == 0) continue;
+    const Real contribution = rule->weight * normalized / weights;
+    const Real share_off = off + static_cast<Real>(8 + parts.size()) * kUnit;
+    const auto rounded_share = round9(contribution, share_off);
+    c.contribution = exact_only      ? round9(exactly.contribution(i))
+                     : shares == 1   ? *c.normalized  // of one alone: w·x / w
+                     : rounded_share ? rounded_share->value
+                                     : round9(exactly.contribution(i));
+    alone = c.normalized;
+    weighted += contribution;
+    error = std::max(error, share_off);
+    const Real slope = rule->weight / span;
+    if (n >= 2 && !small) exact_bounds = true;
+    square_error += n >= 2 ? slope * slope * (static_cast<Real>(squares_of) / static_cast<Real>(pairs)) / static_cast<Real>(n)
+                           : Real(rule->weight) * rule->weight / 4;
   }
   if (weights == 0) return;
-  for (size_t i = 0; i < parts.size(); ++i)
-    if (parts[i].rule != nullptr)
-      out.components[i].contribution = Surd{Rational(rational_of(parts[i].rule->weight) * normalized[i] / weights), 0, 0}.round9();
-  const Rational score = weighted / weights, factor = Rational(196, 100) / weights;
-  const Surd lower = Surd{score, -factor, square_error}.clipped(), upper = Surd{score, factor, square_error}.clipped();
-  out.score = Surd{score, 0, 0}.round9();
-  out.lower = lower.round9(&out.bounds_near_tie);
-  out.upper = upper.round9(&out.bounds_near_tie);
-  // Both bounds hold the same root, or have been clipped and hold none.
-  out.confidence = Surd{Rational(1 - upper.a + lower.a), Rational(lower.b - upper.b), square_error}.round9(&out.bounds_near_tie);
+  error += static_cast<Real>(8 + parts.size()) * kUnit;  // shares of a weighted mean: their errors weigh no more than the greatest
+  const auto score = round9(std::min(weighted, Real(1)), error);
+  out.score = exact_only ? round9(exactly.score()) : shares == 1 ? alone : score ? score->value : round9(exactly.score());
+  if (!exact_bounds) {
+    const Real margin = 1.96L * std::sqrt(square_error) / weights;
+    const Real off = error + margin * static_cast<Real>(32 + 4 * parts.size()) * kUnit;
+    const Real lower = std::clamp(weighted - margin, Real(0), Real(1)), upper = std::clamp(weighted + margin, Real(0), Real(1));
+    const auto rounded_lower = round9(lower, off), rounded_upper = round9(upper, off);
+    const auto confidence = round9(1 - (upper - lower), 2 * off);
+    if (rounded_lower && rounded_upper && confidence) {
+      out.lower = rounded_lower->value;
+      out.upper = rounded_upper->value;
+      out.confidence = confidence->value;
+      out.bounds_near_tie = std::min({rounded_lower->from_tie, rounded_upper->from_tie, confidence->from_tie}) < kNearTie * 1e9L;
+      return;
+    }
+  }
+  exactly.bounds(out);
 }
 
 }  // namespace
@@ -256,9 +313,8 @@ std::optional<Score> score_window(const AgentReports& reports, const std::vector
       s.max = s.count == 0 ? value.micro : std::max(s.max, value.micro);
       ++s.count;
       s.sum += value.micro;
-      // Wraps for values beyond 2^40 alone, which `fast` leaves to the rationals.
-      if (value.micro > -(int64_t{1} << 40) && value.micro < (int64_t{1} << 40))
-        s.squares += static_cast<Int128>(value.micro) * value.micro;
+      const auto magnitude = static_cast<UInt128>(value.micro < 0 ? -value.micro : value.micro);
+      s.squares += magnitude * magnitude;
     }
   std::vector<Part> parts;
   for (uint32_t i = 0; i < sums.size(); ++i)
@@ -268,11 +324,7 @@ std::optional<Score> score_window(const AgentReports& reports, const std::vector
       parts.push_back({i, sums[i], rule});
     }
   std::sort(parts.begin(), parts.end(), [&](const Part& a, const Part& b) { return names[a.name] < names[b.name]; });
-  if (arithmetic == Arithmetic::kExactOnly || !fast(parts, names, out)) {
-    out.score = out.lower = out.upper = out.confidence = std::nullopt;
-    out.bounds_near_tie = false;
-    exact(parts, inside, names, out);
-  }
+  score_parts(parts, inside, names, arithmetic == Arithmetic::kExactOnly, out);
   return out;
 }
 

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -92,7 +91,7 @@ class TaskUnderTest {
 };
 
 /// A run of the real processors, as topics would hold it, and the order in which each task folded its inputs.
-struct Run {
+struct SystemRun {
   std::vector<Partition> reports{kPartitions}, scores{kPartitions}, promotions{kPartitions}, allocations{kPartitions};
   std::vector<processors::Tally> tallies{kPartitions};
   std::vector<std::vector<std::tuple<std::string, std::string, std::optional<std::string>, std::optional<std::string>>>> dead{
@@ -171,9 +170,9 @@ Json open_scores(const state::Reader& stored) {
   return rows;
 }
 
-Run run_system(const Workload& workload, uint64_t seed) {
+SystemRun run_system(const Workload& workload, uint64_t seed) {
   Dice dice(seed ^ 0x5eed);
-  Run run;
+  SystemRun run;
   run.timeline.start = oracle_rules(workload.rules);
   std::vector<std::vector<size_t>> config_after(kPartitions);
   size_t sent = 0;
@@ -264,7 +263,7 @@ std::vector<std::string_view> values(const Partition& partition) {
 using Seen = std::map<std::string, uint64_t>;
 
 /// The first difference between the run and what the oracle expects, or nothing.
-Difference judge(const Run& run, Seen* seen = nullptr) {
+Difference judge(const SystemRun& run, Seen* seen = nullptr) {
   std::vector<std::vector<PromotionRecord>> promotions(kPartitions);
   std::vector<std::vector<std::string_view>> allocations;
   for (int32_t p = 0; p < kPartitions; ++p) {
@@ -365,6 +364,169 @@ TEST(SimulationOracle, AgreesWithTheSystemOnEveryWorkload) {
                            "changes"})
     EXPECT_GT(seen[what], 0u) << what;
   for (const auto& [what, count] : seen) RecordProperty(what, std::to_string(count));
+}
+
+/// The reports of a workload as one partition.
+std::vector<ReportRecord> one_partition(const Workload& workload) {
+  std::vector<ReportRecord> out;
+  for (const WorkloadReport& report : workload.reports)
+    out.push_back({static_cast<int64_t>(out.size()), report.timestamp_ms,
+                   report.key ? std::optional<std::string_view>(*report.key) : std::nullopt, std::string_view(report.value)});
+  return out;
+}
+
+std::string shown(std::optional<double> number) {
+  if (!number) return "null";
+  std::string out;
+  schemas::append_number(*number, out);
+  return out;
+}
+
+std::string shown(const Score& s) {
+  std::string out = s.agent + "|" + s.division + "|" + s.window + "|" + std::to_string(s.end_ms) + "|" + shown(s.score) + "|" +
+                    shown(s.lower) + "|" + shown(s.upper) + "|" + shown(s.confidence) + "|" + std::to_string(s.samples);
+  for (const Component& c : s.components)
+    out += "|" + c.metric + " " + std::to_string(c.count) + " " + shown(c.mean) + " " + shown(c.variance) + " " + shown(c.min) +
+           " " + shown(c.max) + " " + shown(c.normalized) + " " + shown(c.weight) + " " + shown(c.contribution);
+  return out;
+}
+
+TEST(SimulationOracle, CheckedMantissasSayWhatRationalsSay) {
+  size_t compared = 0;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const Workload workload = make_workload(seed, size_of(seed));
+    const auto records = one_partition(workload);
+    const Timeline timeline{oracle_rules(workload.rules), {}};
+    const Scored checked = expect_scores(timeline, 0, records),
+                 exact = expect_scores(timeline, 0, records, {}, Arithmetic::kExactOnly);
+    ASSERT_EQ(checked.closed.size(), exact.closed.size());
+    for (size_t i = 0; i < checked.closed.size(); ++i, ++compared)
+      ASSERT_EQ(shown(checked.closed[i]), shown(exact.closed[i])) << "seed " << seed;
+  }
+  EXPECT_GT(compared, 5000u);
+}
+
+/// What the reference in Python says of these files.
+Json reference(const std::string& what, const std::string& rules, const std::string& reports) {
+  const std::string command =
+      "python3 -B " ASSAY_SOURCE_DIR "/tests/oracle/reference.py " + what + " --config " + rules + " --input " + reports;
+  FILE* pipe = popen(command.c_str(), "r");
+  std::string text;
+  char part[65536];
+  for (size_t n; (n = fread(part, 1, sizeof part, pipe)) > 0;) text.append(part, n);
+  EXPECT_EQ(pclose(pipe), 0) << command;
+  auto document = schemas::parse_json(text);
+  EXPECT_TRUE(document.has_value()) << command;
+  return document ? std::move(*document) : Json();
+}
+
+std::string toml(const Rules& rules) {
+  auto number = [](double v) { return shown(v) + (shown(v).find('.') == std::string::npos ? ".0" : ""); };
+  std::string out =
+      "[scoring]\ngrace = \"" + std::to_string(rules.grace_ms) + "ms\"\ndedupe = \"" + std::to_string(rules.dedupe_ms) + "ms\"\n";
+  for (const MetricRule& m : rules.metrics)
+    out += "[[scoring.metric]]\ndivision = \"" + m.division + "\"\nwindow = \"" + m.window + "\"\nmetric = \"" + m.metric +
+           "\"\ndirection = \"" + (m.up ? "up" : "down") + "\"\nlow = " + number(m.low) + "\nhigh = " + number(m.high) +
+           "\nweight = " + number(m.weight) + "\n";
+  return out + "[promotion]\nenter = " + number(rules.enter) + "\nleave = " + number(rules.leave) +
+         "\nmin_samples = " + std::to_string(rules.min_samples) + "\ncooldown = \"" + std::to_string(rules.cooldown_ms) +
+         "ms\"\nmax_per_week = " + std::to_string(rules.max_per_week) + "\n";
+}
+
+TEST(SimulationOracle, AgreesWithTheReferenceInPython) {
+  const std::string base = (std::filesystem::temp_directory_path() / ("assay-oracle-" + std::to_string(getpid()))).string();
+  size_t scores = 0, decisions = 0;
+  for (uint64_t seed = 501; seed <= 507; ++seed) {
+    Workload workload = make_workload(seed, 300);
+    // The reference knows neither keys, nor the policy, nor records' own timestamps, nor ids made from places.
+    workload.rules.policy = {};
+    Rules rules = oracle_rules(workload.rules);
+    rules.pools = {{"pool", "gpu", 1, {}}};
+    rules.grant = {"pool", 0, 1, 0, 0};
+    std::erase_if(workload.reports, [](const WorkloadReport& r) {
+      const bool whole = r.value.ends_with("Z\"}"), has_id = r.value.find("\"id\":") != std::string::npos;
+      return !r.key || r.key->ends_with("x") || (whole && !has_id);
+    });
+    std::ofstream(base + ".toml") << toml(rules);
+    std::ofstream lines(base + ".jsonl");
+    for (WorkloadReport& report : workload.reports) {
+      report.timestamp_ms = INT64_MAX / 2;
+      lines << report.value << "\n";
+    }
+    lines.close();
+    const auto records = one_partition(workload);
+    const Timeline timeline{rules, {}};
+    const Scored expected = expect_scores(timeline, 0, records);
+
+    const Json counts = reference("counts", base + ".toml", base + ".jsonl");
+    std::map<std::string, uint64_t> reasons;
+    for (const auto& [reason, count] : counts.find("byReason")->as_object())
+      reasons[reason] = static_cast<uint64_t>(count.as_number());
+    const Difference counted = compare_counts(expected, static_cast<uint64_t>(counts.number_or("in", 0)),
+                                              static_cast<uint64_t>(counts.number_or("accepted", 0)), reasons);
+    EXPECT_FALSE(counted.has_value()) << "seed " << seed << ": " << *counted;
+    for (const auto& [what, rows] : {std::pair("closed", &expected.closed), std::pair("scores", &expected.open)}) {
+      const Difference difference = compare_open(*rows, reference(what, base + ".toml", base + ".jsonl"));
+      EXPECT_FALSE(difference.has_value()) << "seed " << seed << " " << what << ": " << *difference;
+      scores += rows->size();
+    }
+    const Json told = reference("promotions", base + ".toml", base + ".jsonl");
+    std::vector<std::string> texts;
+    for (Json event : told.as_array()) {
+      std::string stopped(event.string_or("reason", ""));
+      if (stopped == "rate_limit") stopped = "rate-limit";
+      event.set("evidence", Json::object().set("wanted", event.string_or("wanted", "")).set("stoppedBy", stopped));
+      texts.push_back(canonical(event));
+    }
+    const Difference difference = compare_promotions(expect_promotions(timeline, 0, expected.closed),
+                                                     std::vector<std::string_view>(texts.begin(), texts.end()));
+    EXPECT_FALSE(difference.has_value()) << "seed " << seed << ": " << *difference;
+    decisions += texts.size();
+  }
+  EXPECT_GT(scores, 2000u);
+  EXPECT_GT(decisions, 20u);
+  std::filesystem::remove(base + ".toml");
+  std::filesystem::remove(base + ".jsonl");
+}
+
+/// The whole run again with one thing wrong in what the system wrote.
+void expect_noticed(const SystemRun& run, const std::string& said, const std::function<void(SystemRun&)>& spoil) {
+  SystemRun spoilt = run;
+  spoil(spoilt);
+  const Difference difference = judge(spoilt);
+  ASSERT_TRUE(difference.has_value()) << "unnoticed, where this was expected: " << said;
+  EXPECT_NE(difference->find(said), std::string::npos) << *difference;
+}
+
+void replace(std::string& text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  ASSERT_NE(at, std::string::npos) << from << " in " << text;
+  text.replace(at, from.size(), to);
+}
+
+TEST(SimulationOracle, NamesTheFirstDifference) {
+  uint64_t seed = 1;
+  SystemRun run;
+  do {
+    run = run_system(make_workload(seed, 300), seed);
+  } while ((run.promotions[0].size() < 2 || run.allocations[0].size() + run.allocations[1].size() < 4 || run.dead[0].size() < 2) &&
+           ++seed < 100);
+  ASSERT_FALSE(judge(run).has_value());
+  const size_t pool = run.allocations[0].empty() ? 1 : 0;
+  expect_noticed(run, "the first that is missing: score of", [](SystemRun& r) { r.scores[0].pop_back(); });
+  expect_noticed(run, "should be", [](SystemRun& r) { std::swap(r.scores[0][3], r.scores[0][4]); });
+  expect_noticed(run, "the first too many", [](SystemRun& r) { r.scores[0].push_back(r.scores[0].back()); });
+  expect_noticed(run, "samples should be", [](SystemRun& r) { replace(r.scores[0][0].value, "\"samples\":", "\"samples\":1"); });
+  expect_noticed(run, "cannot be read", [](SystemRun& r) { r.scores[0][0].value.pop_back(); });
+  expect_noticed(run, "accepted should be", [](SystemRun& r) { ++r.tallies[0].accepted; });
+  expect_noticed(run, "dead letters expected", [](SystemRun& r) { r.dead[0].pop_back(); });
+  expect_noticed(run, "source should be", [](SystemRun& r) { std::swap(r.dead[0][0], r.dead[0][1]); });
+  expect_noticed(run, "the first that is missing", [](SystemRun& r) { r.promotions[0].pop_back(); });
+  expect_noticed(run, "the first too many", [](SystemRun& r) { r.promotions[0].push_back(r.promotions[0].back()); });
+  expect_noticed(run, "open score of", [](SystemRun& r) { r.open[0].as_array()[0].set("upper", 2.0); });
+  expect_noticed(run, "is missing", [&](SystemRun& r) { r.allocations[pool].pop_back(); });
+  expect_noticed(run, "too many", [&](SystemRun& r) { r.allocations[pool].push_back(r.allocations[pool].back()); });
+  expect_noticed(run, "used should be", [](SystemRun& r) { r.pools.as_array()[0].set("used", 99); });
 }
 
 TEST(SimulationOracle, AWorkloadIsAFunctionOfItsSeed) {

@@ -1,6 +1,7 @@
 #include "tests/simulation/workload.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "schemas/json.h"
 #include "schemas/time.h"
@@ -43,7 +44,7 @@ schemas::Pool random_pool(Dice& dice, std::string name) {
   schemas::Pool pool;
   pool.name = std::move(name);
   pool.unit = dice.pick({"gpu", "gpu", "cpu"});
-  pool.capacity = dice.between(1, 4);
+  pool.capacity = dice.pick({1, 1, 2, 3});
   for (int64_t n = 0; n < 3; ++n)
     if (dice.chance(30)) pool.quotas[division_name(n)] = dice.between(1, 3);
   return pool;
@@ -110,7 +111,7 @@ ConfigKind change_rules(Dice& dice, schemas::Rules& rules) {
       return ConfigKind::kAllocation;
     default:
       change_grant(dice, rules.allocation);
-      rules.allocation.pools[0].capacity = dice.between(1, 6);
+      rules.allocation.pools[0].capacity = dice.pick({1, 1, 2, 4});
       return ConfigKind::kAllocation;
   }
 }
@@ -133,10 +134,12 @@ class Agent {
     level_until_ = clock + dice_.between(4, 9) * kHourMs;
     second_metric_ = dice_.chance(50);
     latency_ = dice_.chance(40);
+    odd_values_ = dice_.chance(10);
   }
 
   /// The next report: mostly a new one, sometimes late, again, or in conflict with an earlier one.
   std::string next() {
+    if (forgotten_) return conflict(*std::exchange(forgotten_, std::nullopt), clock);
     if (!sent_.empty() && dice_.chance(7)) return again();
     if (!sent_.empty() && dice_.chance(5)) return fresh(clock - late_by());
     const int64_t time = step();
@@ -184,7 +187,7 @@ class Agent {
     Json out = Json::object().set("success", value(false));
     if (second_metric_) out.set("quality.ratio", value(false));
     if (latency_) out.set("p95_latency_ms", value(true));
-    if (dice_.chance(3)) {
+    if (odd_values_ && dice_.chance(5)) {
       const char* name = dice_.pick({"edge.a", "größe"});
       out.set(name, dice_.pick({1e12, -1e12, 0.5, 123456789012.123456, -1.0, 5e-7}));
     }
@@ -211,12 +214,12 @@ class Agent {
   std::string again() {
     const size_t recent = std::min<size_t>(sent_.size(), 40);
     const Sent old = sent_[sent_.size() - 1 - static_cast<size_t>(dice_.below(static_cast<int64_t>(recent)))];
-    if (dice_.chance(20)) {  // remembered for the last time, or forgotten just now
-      const int64_t edge = old.time + rules_.scoring.dedupe_ms + dice_.between(-1, 1);
-      if (edge > clock && edge < clock + 2 * kHourMs) {
-        clock = edge;
-        return fresh(edge);  // the one that comes again follows another time
-      }
+    // Sometimes the clock goes to where this id is remembered for the last time, or was forgotten just now, and then the id comes.
+    const int64_t edge = old.time + rules_.scoring.dedupe_ms + dice_.between(-1, 1);
+    if (dice_.chance(30) && edge > clock && edge < clock + 3 * kHourMs) {
+      clock = edge;
+      forgotten_ = old;
+      return fresh(edge);
     }
     switch (dice_.below(3)) {
       case 0:
@@ -234,10 +237,14 @@ class Agent {
       default: {
         const int64_t time = clock + dice_.pick<int64_t>({0, 1, kMinuteMs, -kMinuteMs});
         clock = std::max(clock, time);
-        Json document = Json::object().set("agentId", name_).set("id", old.id).set("metricSet", metrics(time));
-        return canonical(document.set("timestamp", schemas::format_rfc3339_ms(time)));
+        return conflict(old, time);
       }
     }
+  }
+
+  std::string conflict(const Sent& old, int64_t time) {
+    Json document = Json::object().set("agentId", name_).set("id", old.id).set("metricSet", metrics(time));
+    return canonical(document.set("timestamp", schemas::format_rfc3339_ms(time)));
   }
 
   std::string name_;
@@ -246,8 +253,9 @@ class Agent {
   std::string division_;
   int64_t manner_ = 0, level_ = 0, level_until_ = 0;
   int number_ = 0;
-  bool second_metric_ = false, latency_ = false;
+  bool second_metric_ = false, latency_ = false, odd_values_ = false;
   std::vector<Sent> sent_;
+  std::optional<Sent> forgotten_;
 };
 
 std::string broken(Dice& dice, const std::string& good, const std::string& agent) {
@@ -300,7 +308,7 @@ Workload make_workload(uint64_t seed, size_t size) {
   std::sort(change_at.begin(), change_at.end());
 
   std::vector<Agent> agents;
-  const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(size) / 30, 2, dice.between(2, 5));
+  const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(size) / 30, 2, dice.between(2, 6));
   for (int64_t n = 0; n < count; ++n)
     agents.emplace_back(std::string(1, static_cast<char>('a' + n)) + "-agent-" + std::to_string(dice.below(100)), dice, now);
 

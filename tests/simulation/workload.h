@@ -50,7 +50,7 @@ struct Workload {
   std::vector<WorkloadChange> changes;  // in order
 };
 
-/// `size` reports of two to five agents over some days of event time. Pure: the seed decides everything.
+/// `size` reports of two to six agents over some days of event time. Pure: the seed decides everything.
 Workload make_workload(uint64_t seed, size_t size);
 
 /// The same rules in the oracle's own form.
