@@ -5,6 +5,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/checkpoint.h>
@@ -131,6 +132,15 @@ class NoDiary : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
+/// A store that could not write is opened again by its owner. RocksDB would mend itself behind our back once there is room,
+/// and go on with a write-ahead log whose end is torn, which builds with assertions do not survive.
+class NoMending : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+};
+
 Error failed(const std::string& attempted, const fs::path& on, const std::error_code& error) {
   return {Errc::kUnexpected, attempted + " " + on.string() + ": " + error.message()};
 }
@@ -192,6 +202,7 @@ Result<std::shared_ptr<rocksdb::DB>> open_db(const std::string& dir, const Rocks
   rocks.max_background_jobs = 2;
   rocks.compression = rocksdb::kLZ4Compression;
   rocks.info_log = std::make_shared<NoDiary>();
+  rocks.listeners.push_back(std::make_shared<NoMending>());
   // What a power loss left behind the last sound batch is dropped, for the log has it.
   rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   rocksdb::BlockBasedTableOptions table;

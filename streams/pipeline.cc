@@ -66,6 +66,7 @@ struct Pipeline::Running {
   TaskSpec spec;
   std::shared_ptr<state::Store> store;
   std::atomic<bool> stop{false};
+  std::atomic<bool> store_failed{false};  // it is opened again before it is used again
   std::unique_ptr<Runtime::Thread> thread;
   TaskState state = TaskState::kStarting;  // under mutex_
   std::string detail;                      // under mutex_
@@ -167,7 +168,8 @@ TaskEvents Pipeline::events(Running& running) {
   // Scoring decides nothing, and its outputs are many.
   if (running.spec.processor != "scoring")
     e.staged = [decisions](const TaskSpec&, std::span<const OutRecord> records) { decisions->stage(records); };
-  e.store_failed = [this](const TaskSpec& spec, const Error& error) {
+  e.store_failed = [this, &running](const TaskSpec& spec, const Error& error) {
+    running.store_failed = true;
     metrics_.increment(Metric::kStoreWriteFailures, {spec.name});
     log_error("store.failed", "store_write_failures", {{"task", spec.name}, {"detail", error.message}});
   };
@@ -226,6 +228,10 @@ void Pipeline::set_state(Running& running, TaskState state, std::string detail) 
 }
 
 Result<void> Pipeline::open_store(Running& running) {
+  if (running.store_failed.exchange(false)) {
+    std::lock_guard lock(mutex_);
+    running.store.reset();
+  }
   if (running.store != nullptr) return {};
   auto store = stores_(running.spec.name);
   if (!store) return store.error();
