@@ -54,7 +54,7 @@ class Anchors {
   std::map<TopicPartition, bool> found_;
 };
 
-constexpr size_t kChunkRecords = 256;  // folded between two looks at what the commit holds
+constexpr size_t kChunkRecords = 16;  // folded between two looks at what the commit holds
 
 }  // namespace
 
