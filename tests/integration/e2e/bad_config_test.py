@@ -147,10 +147,10 @@ class BadConfiguration(harness.EndToEnd):
         file = self.directory / "some.toml"
         file.write_text('data_dir = "from-file"\n[http]\naddr = "0.0.0.0:1"\n[audit]\nsigner_id = "from-file"\n')
         env = {"ASSAY_CONFIG": str(file), "ASSAY_DATA_DIR": "from-env", "PORT": "8123", "RESOURCE_ALLOCATOR_POOLS": "gpus-us-east:3,cpu-y:7",
-               "RESOURCE_ALLOCATOR_DENY_POOLS": "cpu-*", "RESOURCE_ALLOCATOR_MAX_DELTA": "2", "EVAL_DATABASE_URL": "postgresql://u:secret@h/n"}
+               "RESOURCE_ALLOCATOR_DENY_POOLS": "cpu-*", "RESOURCE_ALLOCATOR_MAX_DELTA": "2", "EVAL_DATABASE_URL": "postgresql://u:hunter2@h/n"}
         done = self.run_plain("--data-dir", "from-flag", "config", "show", "-o", "json", env=env)
         self.assertEqual(done.code, 0, done.err)
-        self.assertNotIn("secret", done.out + done.err)
+        self.assertNotIn("hunter2", done.out + done.err)
         # -o json prints one document, whichever way its author lays it out: look for the values where they must be.
         self.assertRegex(done.out, r'"from-flag"')
         self.assertNotRegex(done.out, r'from-env"')
