@@ -122,7 +122,7 @@ class Verdict:
             if member.stopped:
                 member.signal(signal.SIGCONT)
             member.expect_alive()
-        wait_until("every process to be ready once the faults had stopped", world.all_ready, SETTLE_S)
+        world.expect_ready(SETTLE_S, "the faults had stopped")
 
         def folded():
             for member in world.services:

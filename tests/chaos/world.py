@@ -27,7 +27,7 @@ HURRY = 10  # times as many lines in a portion
 LOG_LINE = re.compile(r"(\S+Z) (debug|info|warning|error) (\S+)(.*)")
 # Small pools, so that requests wait; a short session, so that a dead member's work moves on while it is looked at.
 CONFIG = f"""\
-memory = "64MiB"
+memory = "192MiB"
 [promotion]
 enter = 0.8
 leave = 0.75
@@ -301,7 +301,7 @@ class World:
         self.call(self.services[0].data, "run", "--until-end")
         for member in self.services:
             member.start()
-        wait_until("every process to be ready", self.all_ready, 60)
+        self.expect_ready(60, "the start")
 
     def _guarded(self, start):
         try:
@@ -346,10 +346,19 @@ class World:
     def json(self, data, *args, **options):
         return json.loads(self.call(data, *args, "-o", "json", **options))
 
-    def all_ready(self):
+    def unready(self):
+        """What each process that is not ready says of itself."""
         for member in self.services:
             member.expect_alive()
-        return all(member.http("/ready")[0] == 200 for member in self.services)
+        answers = {member.name: member.http("/ready") for member in self.services}
+        return {name: text for name, (status, text) in answers.items() if status != 200}
+
+    def expect_ready(self, timeout_s, when):
+        deadline = time.monotonic() + timeout_s
+        while waiting := self.unready():
+            if time.monotonic() > deadline:
+                raise Failed(f"not ready {timeout_s} s after {when}: " + "\n".join(f"{name}: {text}" for name, text in waiting.items()))
+            time.sleep(0.2)
 
     def events(self):
         said = collections.Counter()
