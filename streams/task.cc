@@ -392,6 +392,7 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
         if (stopping) return {};
         TRY(open(stop));
         if (reader_ == nullptr) return {};
+        told_running = false;  // what was recovered just now has been told as a start
       }
       continue;
     }
