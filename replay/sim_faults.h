@@ -1,0 +1,70 @@
+// What can go wrong in a simulated run, and which of it a seed chooses.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "replay/sim_runtime.h"
+
+namespace assay::replay {
+
+enum class Fault : uint8_t {
+  kCrash,            // kill -9, and a start some time later
+  kPowerLoss,        // the machine stops: unsynced batches of its stores are lost from some place on
+  kPause,            // the process stands still for less than its session
+  kZombie,           // for longer: it comes back to find others at its work
+  kRestart,          // stopped in order, started again later
+  kSlowNetwork,      // requests and answers take long
+  kUnreachable,      // the log cannot be reached from one process
+  kLostAnswer,       // answers of the log are lost
+  kLateEnd,          // an EndTxn whose answer was lost arrives a second time, later
+  kTornTransaction,  // an EndTxn that was answered arrives a second time, later: the next transaction is torn
+  kSlowMarkers,      // a commit shows later on some partitions than on others
+  kFence,            // somebody else opens a task's writer
+  kCoordinatorMove,  // no coordinator answers for a while
+  kRetention,        // the oldest reports are deleted
+  kTruncation,       // an unclean election loses the end of a partition
+  kDiskFull,
+  kSlowDisk,
+  kBitFlip,
+  kLostStore,     // somebody removes a store while its process is down
+  kClockJump,     // of one machine, either way
+  kDatabaseDown,  // not reachable for a while
+  kLostCommit,    // answers of the database are lost
+  kSignerDown,
+};
+inline constexpr size_t kFaultCount = static_cast<size_t>(Fault::kSignerDown) + 1;
+std::string_view fault_name(Fault fault);  // "crash" "power_loss" …
+std::optional<Fault> parse_fault(std::string_view name);
+
+/// A set of faults.
+using FaultMask = uint32_t;
+constexpr FaultMask fault_bit(Fault fault) { return FaultMask{1} << static_cast<unsigned>(fault); }
+inline constexpr FaultMask kAllFaults = (FaultMask{1} << kFaultCount) - 1;
+
+/// Faults after which what was promised is gone, so that a halt by name is an outcome.
+inline constexpr FaultMask kDestructive =
+    fault_bit(Fault::kTornTransaction) | fault_bit(Fault::kRetention) | fault_bit(Fault::kTruncation);
+
+struct PlannedFault {
+  Fault fault;
+  Milliseconds at;
+  Milliseconds lasts;
+  size_t node = 0;
+  uint64_t pick = 0;  // for what the fault has to choose
+};
+
+/// The faults of a seed that the mask leaves. Taking one kind away does not change the others.
+struct FaultPlan {
+  FaultMask chosen = 0;
+  std::vector<PlannedFault> faults;             // by time
+  std::array<int64_t, kFaultCount> permille{};  // how often, for those that happen to requests
+
+  static FaultPlan make(uint64_t seed, FaultMask mask, size_t nodes, Milliseconds until);
+};
+
+}  // namespace assay::replay
