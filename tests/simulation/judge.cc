@@ -1,0 +1,150 @@
+#include "tests/simulation/judge.h"
+
+#include <algorithm>
+#include <deque>
+
+#include "schemas/json_parse.h"
+#include "streams/queries.h"
+#include "streams/read_to_end.h"
+#include "streams/refold.h"
+#include "tests/simulation/workload.h"
+
+namespace assay::simulation {
+namespace {
+
+using schemas::Offset;
+using schemas::Reason;
+using schemas::RecordView;
+using schemas::Result;
+using schemas::Topic;
+using schemas::TopicPartition;
+
+struct Stored {
+  int64_t offset = 0, timestamp_ms = 0;
+  std::optional<std::string> key, value;
+  std::string reason, source;
+};
+using Records = std::deque<Stored>;
+
+Records read(const replay::SimRemains& remains, const std::string& topic, int32_t partition) {
+  Records out;
+  const TopicPartition tp{topic, partition};
+  std::set<std::string, std::less<>> seen;
+  auto done = streams::read_to_end(remains.log, {tp}, [&](const TopicPartition&, const RecordView& r) -> Result<bool> {
+    Stored s{r.offset.value,
+             r.timestamp.value,
+             {},
+             {},
+             std::string(r.header(schemas::kHeaderReason).value_or("")),
+             std::string(r.header(schemas::kHeaderSource).value_or(""))};
+    if (r.key) s.key = std::string(*r.key);
+    if (r.value) s.value = std::string(*r.value);
+    out.push_back(std::move(s));
+    return true;
+  });
+  CHECK(done.has_value());
+  return out;
+}
+
+std::vector<std::string_view> values(const Records& records) {
+  std::vector<std::string_view> out;
+  for (const Stored& s : records) out.emplace_back(*s.value);
+  return out;
+}
+
+/// Where a task's manifests say that it folded what.
+std::vector<Turn> turns_of(const replay::SimRemains& remains, const streams::TaskSpec& spec) {
+  const TopicPartition tp{remains.names.full(Topic::kManifests), spec.manifest_partition};
+  auto range = remains.log.range(tp);
+  std::vector<Turn> out;
+  if (range->end == range->start) return out;
+  streams::ManifestReader manifests(remains.log, remains.names, spec, 0, *range);
+  for (auto next = manifests.next();; next = manifests.next()) {
+    CHECK(next.has_value());
+    if (!*next) break;
+    for (const streams::InputRange& r : (*next)->manifest.ranges)
+      out.push_back({r.tp.topic == schemas::topic_spec(Topic::kConfig).name ? Turn::kConfig : r.tp.partition, r.to.value});
+  }
+  return out;
+}
+
+}  // namespace
+
+replay::SimWork make_work(uint64_t seed, size_t size) {
+  Workload load = make_workload(seed, size);
+  replay::SimWork out;
+  out.rules = std::move(load.rules);
+  for (WorkloadReport& r : load.reports)
+    out.reports.push_back({std::move(r.key), std::move(r.value), schemas::WallTime(r.timestamp_ms)});
+  for (WorkloadChange& c : load.changes) out.changes.push_back({c.after_reports, c.kind, std::move(c.rules)});
+  return out;
+}
+
+std::optional<std::string> judge(const replay::SimRemains& remains) {
+  const streams::TopicNames& names = remains.names;
+  Timeline timeline;
+  timeline.start = oracle_rules(schemas::Rules{});  // all that a task knows before it folds config.v1
+  schemas::Rules rules;
+  for (const Stored& s : read(remains, names.full(Topic::kConfig), 0)) {
+    auto kind = schemas::fold_config_event(*s.value, rules);
+    CHECK(kind.has_value());
+    if (*kind != schemas::ConfigKind::kKeys) timeline.changes.push_back({s.offset, oracle_section(*kind), oracle_rules(rules)});
+  }
+  const auto plans = streams::topology(names, {});
+  streams::Stores stores;
+  for (const auto& [task, store] : remains.stores) stores[task] = store;
+
+  std::vector<std::vector<PromotionRecord>> promotions;
+  std::deque<Records> kept;
+  std::vector<std::vector<std::string_view>> allocations;
+  std::vector<Score> open;
+  for (int32_t p = 0; p < names.partitions(); ++p) {
+    const std::string where = "partition " + std::to_string(p) + ": ";
+    const Records& reports = kept.emplace_back(read(remains, names.full(Topic::kReports), p));
+    std::vector<ReportRecord> records;
+    for (const Stored& s : reports)
+      records.push_back({s.offset, s.timestamp_ms, s.key ? std::optional<std::string_view>(*s.key) : std::nullopt,
+                         s.value ? std::optional<std::string_view>(*s.value) : std::nullopt});
+    Scored scored = expect_scores(timeline, p, records, turns_of(remains, plans[0].task(p)));
+
+    auto meta = streams::read_meta(*remains.stores.at("scoring-" + std::to_string(p)));
+    CHECK(meta.has_value());
+    std::map<std::string, uint64_t> reasons;
+    for (size_t r = 0; r < schemas::kReasonCount; ++r)
+      if (meta->tally.refused[r] > 0) reasons[std::string(reason_code(static_cast<Reason>(r)))] = meta->tally.refused[r];
+    if (auto d = compare_counts(scored, meta->tally.delivered, meta->tally.accepted, reasons)) return where + *d;
+
+    const Records& letters = kept.emplace_back(read(remains, schemas::dlq_of(names.full(Topic::kReports)), p));
+    std::vector<DeadLetterRecord> dead;
+    for (const Stored& s : letters)
+      dead.push_back({s.reason, s.source, s.key ? std::optional<std::string_view>(*s.key) : std::nullopt,
+                      s.value ? std::optional<std::string_view>(*s.value) : std::nullopt});
+    if (auto d = compare_dead_letters(scored, p, records, dead)) return where + *d;
+
+    const Records& scores = kept.emplace_back(read(remains, names.full(Topic::kScores), p));
+    if (auto d = compare_scores(scored.closed, values(scores))) return where + *d;
+    open.insert(open.end(), scored.open.begin(), scored.open.end());
+
+    std::vector<int64_t> offsets;
+    for (const Stored& s : scores) offsets.push_back(s.offset);
+    const auto expected = expect_promotions(timeline, p, scored.closed, offsets, turns_of(remains, plans[1].task(p)));
+    const Records& events = kept.emplace_back(read(remains, names.full(Topic::kPromotions), p));
+    if (auto d = compare_promotions(expected, values(events))) return where + *d;
+    auto& read_here = promotions.emplace_back();
+    for (const Stored& s : events) read_here.push_back(read_promotion(s.offset, *s.value));
+    allocations.push_back(values(kept.emplace_back(read(remains, names.full(Topic::kAllocations), p))));
+  }
+  auto rows = streams::answer_from(streams::parts_of(stores, remains.log, names), names, {"scores", {}});
+  if (!rows) return "the open windows cannot be asked for: " + rows.error().message;
+  std::stable_sort(open.begin(), open.end(), [](const Score& a, const Score& b) { return a.agent < b.agent; });
+  if (auto d = compare_open(open, *rows)) return d;
+
+  const Allocated allocated = expect_allocations(timeline, promotions, turns_of(remains, plans[2].task(0)));
+  if (auto d = compare_allocations(allocated, allocations)) return d;
+  auto pools = streams::answer_from(streams::parts_of(stores, remains.log, names), names, {"pools", {}});
+  if (!pools) return "the pools cannot be asked for: " + pools.error().message;
+  if (auto d = compare_pools(allocated.pools, *pools)) return d;
+  return check_allocations(timeline, promotions, allocations);
+}
+
+}  // namespace assay::simulation
