@@ -203,7 +203,7 @@ def file_names(tree):
     problems = []
     for path in sorted(tree.files):
         for part in path.split("/"):
-            if part in PROPER_NAMES or part.startswith("."):
+            if part in PROPER_NAMES or part.startswith(".") or part.endswith(".java"):  # Java names a file after its class
                 continue
             if not re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)*(?:\.[a-z0-9_]+)*", part):
                 problems.append(f"{path}: {part} is not snake_case")
