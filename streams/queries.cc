@@ -8,6 +8,7 @@
 #include "processors/scoring.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
+#include "streams/windows_at.h"
 
 namespace assay::streams {
 namespace {
@@ -45,79 +46,23 @@ Result<ScoreQuery> score_query(const Question& question) {
   return query;
 }
 
-/// A window to be scored: which, and where it ends.
-using Target = std::pair<Window, int64_t>;
-
-int64_t last_boundary(int64_t at, Window w) { return floor_to(at, pane_size_ms(w)); }
 int64_t next_boundary(int64_t clock, Window w) { return floor_to(clock, pane_size_ms(w)) + pane_size_ms(w); }
 
-/// Content of windows gathered report by report, for instants that the panes have let go of.
-class Collector {
- public:
-  Collector(std::set<Target> targets, const std::string& agent_glob) : targets_(std::move(targets)), agent_glob_(agent_glob) {}
-
-  void accept(const EvalReport& report, std::string_view id) {
-    if (!glob_match(agent_glob_, report.agent_id)) return;
-    const int64_t timestamp = report.timestamp.value;
-    for (const Target& target : targets_) {
-      if (timestamp >= target.second || timestamp < target.second - window_size_ms(target.first)) continue;
-      processors::Pane& pane = found_[std::string(report.agent_id)][target];
-      if (pane.samples == 0 || std::tie(timestamp, id) > std::make_tuple(pane.last_timestamp, std::string_view(pane.last_id))) {
-        pane.last_timestamp = timestamp;
-        pane.last_id = id;
-        pane.last_division = report.division_id;
-      }
-      ++pane.samples;
-      for (const MetricValue& metric : report.metrics) {
-        const uint32_t index = names_.intern(metric.name);
-        auto cell = std::find_if(pane.cells.begin(), pane.cells.end(), [&](auto& c) { return c.metric == index; });
-        if (cell == pane.cells.end()) cell = pane.cells.insert(cell, {index, {}});
-        cell->moments.add(metric.micro);
-      }
-    }
-  }
-
-  void score(const ScoringRules& rules, std::vector<AgentScore>& out) const {
-    for (const auto& [agent, windows] : found_)
-      for (const auto& [target, pane] : windows)
-        out.push_back(processors::score_window(agent, target.first, target.second, {pane.samples, pane.last_division, pane.cells},
-                                               rules, names_));
-  }
-
- private:
-  std::set<Target> targets_;
-  std::string agent_glob_;
-  Names names_;
-  std::map<std::string, std::map<Target, processors::Pane>> found_;
-};
-
-/// Folds one partition of the reports again, from its first record to what is committed now, with these rules throughout.
-Result<void> fold_again(Log& log, const TopicNames& names, int32_t partition, Offset until, const Rules& rules,
-                        Collector& collector) {
+/// Folds one partition of the reports again, from its first record to what is committed now.
+Result<void> fold_again(Log& log, const TopicNames& names, int32_t partition, Offset until, WindowsAt& windows) {
   const TopicPartition tp{names.full(Topic::kReports), partition};
   TRY_ASSIGN(OffsetRange range, log.range(tp));
   if (range.start > Offset(0))
     return Error{Errc::kIncomplete, "records 0 to " + std::to_string(range.start.value - 1) + " of " + to_string(tp) +
                                         " are gone; that instant needs them"};
-  auto scratch = state::open_memory_store();
-  processors::Rows rows(*scratch, {}, &processors::scoring_row_digest);
-  processors::Scoring scoring(rows, {.live = false});
-  processors::Outputs outputs;
-  RecordView config;
-  const std::string event = encode_config_event(rules, ConfigKind::kScoring);
-  config.value = event;
-  scoring.process({Topic::kConfig, 0, &config, {}}, outputs);
-
   Offset at = range.start;
-  scoring.observe([&](const EvalReport& report, std::string_view id) { collector.accept(report, id); });
   TRY_ASSIGN(auto reader, log.open_reader({{tp, at}}));
   while (at < until) {
     TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(1000), 5000));
     if (!fetch) continue;
     for (const RecordView& record : fetch->records) {
       if (record.offset >= until) break;
-      scoring.process({Topic::kReports, partition, &record, {}}, outputs);
-      outputs.clear();
+      windows.fold(record);
     }
     at = fetch->next;
     if (fetch->at_end && at < until) break;
@@ -152,16 +97,14 @@ Result<std::vector<AgentScore>> scores_of(const QueriedTask& task, const ScoreQu
     if (!whole) break;
   }
   if (!whole) {
-    std::set<Target> targets;
+    std::set<WindowTarget> targets;
     for (Window window : kWindows)
       if (!query.window || *query.window == window) targets.insert({window, last_boundary(*query.at_ms, window)});
     TRY_ASSIGN(TaskMeta meta, read_meta(task.store));
     auto position = meta.positions.find({std::string(topic_spec(Topic::kReports).name), partition});
-    Collector collector(targets, query.agent);
-    TRY(fold_again(task.log, task.names, partition, position == meta.positions.end() ? Offset(0) : position->second, rules,
-                   collector));
-    found.clear();
-    collector.score(rules.scoring, found);
+    WindowsAt windows(rules, targets, query.agent, partition);
+    TRY(fold_again(task.log, task.names, partition, position == meta.positions.end() ? Offset(0) : position->second, windows));
+    found = windows.scores();
   }
   std::erase_if(found, [&](const AgentScore& score) { return !glob_match(query.division, score.division_id); });
   std::sort(found.begin(), found.end(), [](const AgentScore& a, const AgentScore& b) {
