@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "replay/key_history.h"
+
 namespace assay::replay {
 namespace {
 
@@ -135,7 +137,7 @@ class ArchiveReader : public LogReader {
   size_t turn_ = 0;
 };
 
-class ArchiveLog : public streams::Log {
+class ArchiveLog : public streams::Log, public KeyIndexed {
  public:
   explicit ArchiveLog(std::shared_ptr<const Content> content) : content_(std::move(content)) {}
 
@@ -186,7 +188,37 @@ class ArchiveLog : public streams::Log {
   }
   Result<void> delete_before(const TopicPartition&, Offset) override { return read_only("deleting records"); }
 
+  Result<Offset> each_of_key(const TopicPartition& tp, std::string_view key, Offset from, Offset to,
+                             const EachRecord& each) override {
+    if (from < content_->range(tp).start) return from;
+    for (auto entry = first_entry(tp, from); entry != entries(tp).end() && entry->segment.first < to; ++entry) {
+      TRY_ASSIGN(const SegmentReader segment, content_->archive->segment(*entry));
+      TRY_ASSIGN(const SegmentRecords found, segment.of_key(key));
+      for (const RecordView& record : found.records)
+        if (record.offset >= from && record.offset < to) TRY(each(record));
+    }
+    return std::min(to, std::max(from, content_->range(tp).end));
+  }
+  Result<Offset> first_later_than(const TopicPartition& tp, WallTime instant, Offset from, Offset to) override {
+    if (from < content_->range(tp).start) return from;
+    for (auto entry = first_entry(tp, from); entry != entries(tp).end() && entry->segment.first < to; ++entry) {
+      if (entry->segment.records == 0 || entry->segment.max_timestamp <= instant) continue;
+      return std::max(from, entry->segment.first);  // whoever asks reads on from here and finds it in this segment
+    }
+    return std::min(to, std::max(from, content_->range(tp).end));
+  }
+
  private:
+  const ArchiveChain& entries(const TopicPartition& tp) const {
+    static const ArchiveChain none;
+    auto it = content_->chains.find(tp);
+    return it == content_->chains.end() ? none : it->second;
+  }
+  /// The entry that holds `from`, or the first behind it.
+  ArchiveChain::const_iterator first_entry(const TopicPartition& tp, Offset from) const {
+    return std::ranges::upper_bound(entries(tp), from, {}, [](const ArchiveEntry& e) { return e.segment.next; });
+  }
+
   std::shared_ptr<const Content> content_;
 };
 

@@ -15,5 +15,6 @@ void register_run(Command& root);
 void register_queries(Command& root);
 void register_audit(Command& root);
 void register_replay(Command& root);
+void register_replay_score(Command& replay);
 
 }  // namespace assay::tools

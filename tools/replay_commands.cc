@@ -170,6 +170,8 @@ void register_replay(Command& root) {
       .option("--into", flags->into, "Also compare what `replay run` has built there")
       .option("--until", flags->until, "Only commits up to this instant (RFC 3339)");
   verifying.run([flags](Context& context) { return verify(context, *flags); });
+
+  register_replay_score(replay);
 }
 
 }  // namespace assay::tools

@@ -338,6 +338,36 @@ class Agent:
         return bisect_left(self.times, begin) < bisect_left(self.times, end)
 
 
+def murmur2(data):
+    """Kafka's hash of a key, as its protocol documents it."""
+    mask = 0xFFFFFFFF
+    h = (0x9747B28C ^ len(data)) & mask
+    whole = len(data) // 4 * 4
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at:at + 4], "little") * 0x5BD1E995 & mask
+        h = (h * 0x5BD1E995 & mask) ^ ((k ^ k >> 24) * 0x5BD1E995 & mask)
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * 0x5BD1E995 & mask
+    h = (h ^ h >> 13) * 0x5BD1E995 & mask
+    return h ^ h >> 15
+
+
+def partition_of(agent_id, partitions):
+    return (murmur2(agent_id.encode()) & 0x7FFFFFFF) % partitions
+
+
+def known(lines, config, known_by, partitions):
+    """The lines that had arrived by an instant: of each partition those before its first with a later record time."""
+    over = set()
+    for line in lines:
+        report = decode(line, config.record_time)
+        place = partition_of(report.agent, partitions)
+        if report.record_time > known_by:
+            over.add(place)
+        if place not in over:
+            yield line
+
+
 class Fold:
     """Every report in arrival order; afterwards the accepted ones of each agent and every step that a clock made."""
 
@@ -610,6 +640,8 @@ def main(arguments=None):
     parser.add_argument("--grace", type=parse_duration, metavar="D", help="stands over the file's")
     parser.add_argument("--record-time", metavar="FIELD", help="field with the record's own timestamp, e.g. metadata.arrivedAt")
     parser.add_argument("--at", action="append", default=[], metavar="T", help="RFC 3339; repeat it for rows of several instants")
+    parser.add_argument("--known-by", metavar="T", help="only what had arrived by then; needs --record-time and decodable lines")
+    parser.add_argument("--partitions", type=int, default=4, help="of the reports topic, for --known-by (4)")
     parser.add_argument("--window", choices=tuple(WINDOWS), help="only this one (scoreboard: 24h unless told)")
     parser.add_argument("--division", help="scoreboard: agents of this division")
     parser.add_argument("--top", type=int, help="scoreboard: best rows only")
@@ -617,7 +649,12 @@ def main(arguments=None):
     instants = [parse_time(text) for text in options.at] or [None]
     if options.at and None in instants:
         parser.error(f"--at {options.at[instants.index(None)]}: want RFC 3339 with a zone")
-    fold = Fold(read_lines(options.input), load_config(options.config, options.grace, options.record_time))
+    config, lines = load_config(options.config, options.grace, options.record_time), read_lines(options.input)
+    if options.known_by:
+        if not options.record_time or parse_time(options.known_by) is None:
+            parser.error("--known-by: want RFC 3339 with a zone, and --record-time")
+        lines = known(lines, config, parse_time(options.known_by), options.partitions)
+    fold = Fold(lines, config)
     windows = (options.window,) if options.window else tuple(WINDOWS)
     result = {"counts": lambda: counts(fold), "promotions": lambda: promotions(fold), "closed": lambda: closed(fold, windows),
               "scores": lambda: [row for at in instants for row in scores(fold, at, windows)],

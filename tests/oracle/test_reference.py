@@ -39,6 +39,24 @@ def window_row(metrics_list, config=None, window="1h", **fields):
     return ref.agent_score(result.agents["a"], WINDOWS[window], T0 + HOUR, result.config)
 
 
+class Known(unittest.TestCase):
+    def test_murmur2_places_keys_as_kafka_does(self):
+        # Values of Kafka's own UtilsTest.
+        for key, hashed in ((b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536),
+                            (b"a-little-bit-longer-string", -1486304829), (b"abc", 479470107)):
+            self.assertEqual(ref.murmur2(key), hashed & 0xFFFFFFFF, key)
+
+    def test_what_was_known_ends_at_the_first_later_record_of_the_partition(self):
+        def arrived(time, agent="a"):
+            return line(T0, agent=agent, at=ref.format_time(time))
+        other = next(name for name in map(str, range(99)) if ref.partition_of(name, 4) != ref.partition_of("a", 4))
+        lines = [arrived(T0), arrived(T0 + 5), arrived(T0 + 6), arrived(T0 + 5), arrived(T0 + 5, other), arrived(T0 + 6, other)]
+        config = Config(record_time="at")
+        self.assertEqual(list(ref.known(lines, config, T0 + 5, 4)), [lines[0], lines[1], lines[4]])
+        self.assertEqual(list(ref.known(lines, config, T0 + 6, 4)), lines)
+        self.assertEqual(list(ref.known(lines, config, T0 - 1, 4)), [])
+
+
 class Time(unittest.TestCase):
     def test_forms(self):
         self.assertEqual(ref.parse_time("1970-01-01T00:00:00Z"), 0)

@@ -10,6 +10,7 @@
 
 #include "replay/archive_log.h"
 #include "replay/archiver.h"
+#include "replay/key_history.h"
 #include "streams/embedded_log.h"
 #include "tests/unit/audit_support.h"
 
@@ -196,6 +197,46 @@ TEST_F(ArchiveTest, ArchivesEachRecordOnceWhateverFails) {
     EXPECT_GT(faulty->faults, 5);
     EXPECT_TRUE(must(archived_text("a" + std::to_string(seed))) == all_text(*log_)) << "seed " << seed;
   }
+}
+
+/// Records of a key, and the ends of what was known, as `log` gives them.
+std::string answers(Log& log, const std::vector<std::string>& keys, const std::vector<WallTime>& instants) {
+  std::string out;
+  for (int32_t p = 0; p < 2; ++p) {
+    const TopicPartition tp{kReports, p};
+    const streams::OffsetRange range = must(log.range(tp));
+    for (const std::string& key : keys)
+      for (Offset from : {range.start, range.start + 37}) {
+        must(read_key(log, tp, key, from, range.end - 3, [&](const RecordView& r) -> Result<void> {
+          EXPECT_EQ(r.key, key);
+          out += key + "@" + std::to_string(r.offset.value) + "=" + std::string(*r.value) + " ";
+          return {};
+        }));
+        out += "\n";
+      }
+    for (WallTime instant : instants) out += std::to_string(must(known_by(log, tp, instant)).value) + "\n";
+  }
+  return out;
+}
+
+// The index must say what reading everything says, also where the live log goes on.
+TEST_F(ArchiveTest, FindsAKeyAndWhatWasKnownByItsIndex) {
+  produce(600);
+  must(archive_all(objects()));
+  const std::vector<std::string> keys = {"agent-0", "agent-5", "agent-8", "nobody", ""};
+  std::vector<WallTime> instants = {WallTime(0), WallTime(1700000099999), WallTime(1700000100001)};
+  for (int n = 0; n < 30; ++n) instants.emplace_back(1700000000000 + static_cast<int64_t>(random_() % 100000));
+  for (int64_t late : {99000, 99500, 99800, 99900, 99970, 99990}) instants.emplace_back(1700000000000 + late);
+  const std::string whole = answers(*log_, keys, instants);
+  auto alone = must(open_archive_log(must(Archive::open(objects())), kNames));
+  EXPECT_EQ(answers(*alone, keys, instants), whole);
+  EXPECT_NE(whole.find("agent-5@"), std::string::npos);
+  produce(200);
+  const std::string longer = answers(*log_, keys, instants);
+  for (int32_t p = 0; p < 2; ++p) must(log_->delete_before({kReports, p}, Offset(50)));
+  auto joined = must(open_archive_log(must(Archive::open(objects())), kNames, log_.get()));
+  EXPECT_EQ(answers(*joined, keys, instants), longer);
+  EXPECT_NE(longer, whole);
 }
 
 // A crash between the segment and its entry leaves a segment that nothing names.

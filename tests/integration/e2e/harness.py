@@ -237,6 +237,10 @@ class Assay:
             records.append(Record(int(words[0]), int(words[1]), int(words[2]), *plain, headers))
         return records
 
+    def cut(self, topic, partition, offset):
+        """Takes away the records before the offset, as retention does."""
+        self._probe("cut", self.prefix + topic, str(partition), str(offset))
+
     def _probe(self, *args, data=b""):
         where = needed("ASSAY_TEST_BROKERS") if self.log == "kafka" else str(self.data / "log")
         done = subprocess.run([str(BIN / "log_probe"), self.log, where, *args], input=data, capture_output=True, timeout=120)

@@ -1,6 +1,7 @@
 // Puts records onto a log byte for byte and takes them off again, for tests that must say what no command of assay can.
 //   log_probe embedded DIR|kafka BROKERS produce        lines of standard input: TOPIC PARTITION TIMESTAMP_MS KEY VALUE HEADER…
 //   log_probe embedded DIR|kafka BROKERS read TOPIC     lines on standard output: PARTITION OFFSET TIMESTAMP_MS KEY VALUE HEADER…
+//   log_probe embedded DIR|kafka BROKERS cut TOPIC PARTITION OFFSET     takes away what lies before, as retention does
 // KEY and VALUE are "-" (null) or "=HEX"; a header is the name in hex and then the same.
 #include <iostream>
 #include <memory>
@@ -81,8 +82,10 @@ Result<std::unique_ptr<Log>> open(std::string_view kind, const std::string& wher
 
 Result<void> run(const std::vector<std::string>& words) {
   const bool reads = words.size() == 4 && words[2] == "read";
-  if (!reads && !(words.size() == 3 && words[2] == "produce")) return Error{Errc::kUsage, "see the head of log_probe.cc"};
+  const bool cuts = words.size() == 6 && words[2] == "cut";
+  if (!reads && !cuts && !(words.size() == 3 && words[2] == "produce")) return Error{Errc::kUsage, "see the head of log_probe.cc"};
   TRY_ASSIGN(auto log, open(words[0], words[1], reads));
+  if (cuts) return log->delete_before({words[3], std::stoi(words[4])}, Offset(std::stoll(words[5])));
   return reads ? read(*log, words[3]) : produce(*log);
 }
 
