@@ -14,6 +14,12 @@ using Clock = std::chrono::steady_clock;
 constexpr Milliseconds kStopping{3000};  // a process that is to end waits so long for an answer
 constexpr Milliseconds kSlice{500};      // how soon a waiting call notices
 
+/// How long one request of a transaction is waited for; then it is sent again or given up, and counts as unanswered. The call that
+/// registers offsets waits for that and for nothing else, so a process that is to end cannot be held up for longer.
+Milliseconds answer_patience(int64_t transaction_timeout_ms) {
+  return Milliseconds(std::min<int64_t>(4000, transaction_timeout_ms - 100));
+}
+
 /// librdkafka sends a batch of a partition only when the one before it was acknowledged. Until then its thread asks again and
 /// again, without a pause, whether what is queued may go: a core is spent on waiting. So a transaction queues what fits into one
 /// batch, and the rest when that has arrived; others use the core meanwhile.
@@ -150,8 +156,10 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
   fixed.emplace_back("transactional.id", transactional_id);
   fixed.emplace_back("transaction.timeout.ms", std::to_string(options.transaction_timeout_ms));
   fixed.emplace_back("message.timeout.ms", std::to_string(options.transaction_timeout_ms));
+  Settings tuning = producer_tuning(options);
+  tuning.emplace_back("socket.timeout.ms", std::to_string(answer_patience(options.transaction_timeout_ms).count()));
   TRY_ASSIGN(writer->client_, Client::create(
-                                  options, RD_KAFKA_PRODUCER, producer_tuning(options), std::move(fixed),
+                                  options, RD_KAFKA_PRODUCER, std::move(tuning), std::move(fixed),
                                   [](rd_kafka_conf_t* conf, void* self) {
                                     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
                                     rd_kafka_conf_interceptor_add_on_new(conf, "assay", on_new,
@@ -294,12 +302,13 @@ Result<void> KafkaWriter::send_offsets() {
     proof = {rd_kafka_consumer_group_metadata_new(commit.group.c_str()), rd_kafka_consumer_group_metadata_destroy};
   const std::string attempt = "committing offsets of group " + commit.group;
   if (!proof) return roll_back(attempt, "the member has no assignment");
-  const auto began = Clock::now();
-  for (;;) {
-    const auto patience = stopping() ? kStopping : Milliseconds(timeout_ms_);  // a time-out of this call cannot be taken up
-    ErrorPtr error(
-        rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(), static_cast<int>(patience.count())));
+  for (const auto began = Clock::now();;) {
+    const auto called = Clock::now();
+    // Its time-out cannot be taken up, and it is looked at only when a request has been answered or given up.
+    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(),
+                                                        static_cast<int>(answer_patience(timeout_ms_).count())));
     if (!error) return {};
+    if (stopping() && !stop_seen_) stop_seen_ = called;
     if (rd_kafka_error_is_fatal(error.get()) || is_fencing(rd_kafka_error_code(error.get()))) {
       // A taken-over static instance id is not fatal to the producer: nothing of the transaction may stay behind.
       const bool instance = rd_kafka_error_code(error.get()) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;

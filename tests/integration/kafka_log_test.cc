@@ -509,6 +509,32 @@ TEST_P(KafkaLogTest, AStoppingProcessLeavesAnUnansweredCommitSoon) {
   EXPECT_LT(took, std::chrono::seconds(5));
 }
 
+TEST_P(KafkaLogTest, AProcessThatStopsWhileOffsetsAreUnansweredLeavesSoon) {
+  std::atomic<bool> stopping{false};
+  KafkaLogOptions options;
+  options.brokers = KafkaWorld::brokers();
+  options.stopping = &stopping;
+  options.transaction_timeout_ms = 60000;
+  auto log = must(open_kafka_log(options));
+  const std::string topic = fresh_topic();
+  auto by = must(log->open_writer(fresh_name("writer")));
+  Transaction t = transaction({record(topic, 0, "a", "1")});
+  t.offsets = OffsetCommit{fresh_name("group"), {{TopicPartition{topic, 0}, Offset(0)}}};
+  must(by->prepare(std::move(t)));
+  const pid_t broker = stop_broker();
+  auto outcome = std::async(std::launch::async, [&] { return by->commit(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the offsets are on their way
+  stopping = true;
+  const auto start = Clock::now();
+  const auto came_back = outcome.get();
+  by.reset();
+  const auto took = Clock::now() - start;
+  ASSERT_EQ(::kill(broker, SIGCONT), 0);
+  ASSERT_FALSE(came_back.has_value());
+  EXPECT_EQ(came_back.error().code, Errc::kAmbiguous) << came_back.error().message;
+  EXPECT_LT(took, std::chrono::seconds(8));
+}
+
 TEST_P(KafkaLogTest, ReadersAndWritersSurviveRestartsOfTheBroker) {
   const std::string topic = fresh_topic(), id = fresh_name("writer");
   std::atomic<bool> enough{false};
