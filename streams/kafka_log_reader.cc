@@ -22,6 +22,11 @@ constexpr Milliseconds kOutagePatience{30000};
 /// What a small record takes in a queue: some 500 bytes of librdkafka's beside its own.
 constexpr int64_t kQueuedRecordBytes = 800;
 
+/// How long the broker holds the answer to a fetch that finds nothing. Every reading that has an end waits so long for the news
+/// that only markers follow; and while a partition's queue is full, the other partitions are asked for alone, so that a queue which
+/// was emptied meanwhile stays so. 20 requests a second of an idle reader cost nothing that could be measured beside that.
+constexpr Milliseconds kFetchWait{50};
+
 /// A fetch ends after so many bytes of records, whatever their number: they are held until all of them are folded.
 constexpr size_t kFetchBytes = 1 << 20;
 
@@ -123,8 +128,6 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
   int64_t buffer = options.fetch_buffer_bytes;
   for (const auto& [tp, offset] : from)
     if (auto own = options.fetch_buffers.find(tp.topic); own != options.fetch_buffers.end()) buffer = std::max(buffer, own->second);
-  // Full queues are looked at again after a second (2.0.2 has no setting for it), so that a queue which is too short for a
-  // second of records holds its reader up: many small records and few large ones may both fill it.
   const int64_t share = buffer / std::max<int64_t>(1, std::ssize(from));
   auto reader = std::make_unique<KafkaReader>();
   TRY_ASSIGN(reader->client_,
@@ -132,7 +135,7 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
                             {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(share / 4 * 3 / 1024, 64, 1 << 20))},
                              {"queued.min.messages", std::to_string(std::clamp<int64_t>(share / kQueuedRecordBytes, 100, 100000))},
                              {"fetch.max.bytes", std::to_string(std::clamp<int64_t>(buffer / 2, 1 << 20, 32 << 20))},
-                             {"fetch.wait.max.ms", "250"},
+                             {"fetch.wait.max.ms", std::to_string(kFetchWait.count())},
                              {"fetch.error.backoff.ms", "100"}},
                             {{"group.id", options.client_id + "-reader"},  // librdkafka wants one; nothing is committed under it
                              {"enable.auto.commit", "false"},
