@@ -56,6 +56,22 @@ Result<void> publish(Context& context, streams::Log& log) {
   return {};
 }
 
+/// The log with its topics and rules. A service waits for brokers that are not there yet, as it does for those that go away.
+Result<std::unique_ptr<streams::Log>> start_log(Context& context, const MemoryShares& shares, const std::string& client_id,
+                                                bool service) {
+  auto once = [&]() -> Result<std::unique_ptr<streams::Log>> {
+    TRY_ASSIGN(auto log, open_log(context.settings, LogAccess::kReadWrite, &stop_requested, &shares, client_id));
+    TRY(ensure_topics(context.settings, *log));
+    TRY(publish(context, *log));
+    return log;
+  };
+  for (;;) {
+    auto log = once();
+    if (log || !service || stop_requested || log.error().code != Errc::kUnreachable) return log;
+    streams::log_warning("log.unreachable", {{"detail", log.error().message}});
+  }
+}
+
 /// Serves queries, health and metrics while the pipeline runs.
 class FrontDoor {
  public:
@@ -255,15 +271,19 @@ Result<Json> account(const Settings& settings, streams::Log& log) {
 Result<int> run(Context& context, const Flags& flags) {
   const Settings& settings = context.settings;
   TRY_ASSIGN(auto only, parse_only(flags.only));
+  stop_requested = false;
+  std::signal(SIGTERM, request_stop);
+  std::signal(SIGINT, request_stop);
+  std::signal(SIGPIPE, SIG_IGN);
   TRY(streams::configure_logging({.level = context.quiet ? streams::LogLevel::kWarning : parse_level(settings.log_level)}));
   auto lock = streams::DirectoryLock::take(settings.data_dir);
   if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
   TRY_ASSIGN(auto peer_door, PeerDoor::open(settings));
   const MemoryNeeds needs = memory_needs(settings);
   const MemoryShares shares = share_memory(settings.memory_bytes, needs);
-  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite, &stop_requested, &shares, peer_door->client_id()));
-  TRY(ensure_topics(settings, *log));
-  TRY(publish(context, *log));
+  auto started = start_log(context, shares, peer_door->client_id(), !flags.until_end);
+  if (!started && stop_requested) return 0;
+  TRY_ASSIGN(auto log, std::move(started));
   TRY_ASSIGN(auto signer, open_signer(settings));
   TRY_ASSIGN(auto sink, open_audit_sink(settings, settings.data_dir, signer));
   streams::Metrics metrics;
@@ -291,10 +311,6 @@ Result<int> run(Context& context, const Flags& flags) {
   };
   streams::Pipeline pipeline(*log, options, open_store, audit.projection(), metrics);
 
-  stop_requested = false;
-  std::signal(SIGTERM, request_stop);
-  std::signal(SIGINT, request_stop);
-  std::signal(SIGPIPE, SIG_IGN);
   FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));

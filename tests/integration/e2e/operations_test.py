@@ -1,14 +1,19 @@
 """What an operator leans on: exit codes, health, metrics, queries while it runs and after, exact lag, and leaving on time."""
 
 import json
+import pathlib
 import random
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 
 import harness
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "chaos"))
+import proxy
 
 HOUR_MS = 3600 * 1000
 START_MS = 1772323200000  # 2026-03-01T00:00:00Z
@@ -103,6 +108,22 @@ class ExitCodes(harness.EndToEnd):
         self.assertEqual(process.terminate()[0], 0)
         assay.fold()
         self.assertIn("Audit chain verified", assay.ok("audit", "verify").out.decode())
+
+    def test_a_service_waits_for_a_broker_that_comes_late_and_leaves_in_order_meanwhile(self):
+        assay = self.assay()
+        assay.prefix = harness.unique() + "."
+        door = proxy.KafkaProxy(closed_port())  # takes connections, and has nowhere to lead them to
+        self.addCleanup(door.close)
+        real = int(harness.needed("ASSAY_TEST_BROKERS").rsplit(":", 1)[1])
+        words = ["--brokers", f"127.0.0.1:{door.port}", "run"]
+        for comes in (False, True):
+            process = assay.start(*words)
+            harness.wait_until("it to say that nobody is there", lambda: "log.unreachable" in process.err() or not process.alive())
+            self.assertTrue(process.alive(), process.err())
+            if comes:
+                door.target_port = real
+                harness.wait_until("a ready pipeline", lambda: assay.http("/ready")[0] == 200)
+            self.assertEqual(process.terminate()[0], 0, process.err()[-2000:])
 
     def tally(self, assay, process):
         if not process.alive():
