@@ -23,7 +23,7 @@ import schedule
 import verdict
 import world
 
-SHORT = {"agents": 24, "reports": 150000, "portion": 120, "pause_s": 0.25}
+SHORT = {"agents": 96, "reports": 150000, "portion": 120, "pause_s": 0.25}
 LONG = {"agents": 600, "portion": 1000, "pause_s": 0.3}
 
 

@@ -4,13 +4,12 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
+import threading
 import time
 
 import proxy
-from world import SESSION_S, Failed, wait_until
+from world import HIT_S, SESSION_S, Failed, wait_until
 
-HIT_S = 45       # how long a rule may wait for its frame: the system may still be busy with the fault before
 LEAVE_S = 15     # how long a process may take to leave after SIGTERM under fault
 SENT_IN_TRANSACTIONS = ("EndTxn", "AddPartitionsToTxn", "AddOffsetsToTxn", "TxnOffsetCommit", "Produce", "Fetch")
 
@@ -150,14 +149,30 @@ def member_joins_and_leaves(world, leave, stay_s):
 @fault("load")
 def producer_kill(world):
     """kill -9 of a producer in mid-batch; then the whole batch is sent again"""
-    import threading
-
-    killed = threading.Event()
-    world.loader.kill_next = killed
-    if not killed.wait(HIT_S):
-        world.loader.check()
-        raise Failed(f"producer_kill: no producer was at work within {HIT_S} s")
+    in_mid_batch(world, lambda child: child.kill())
     return "half a portion sent, then the whole"
+
+
+@fault("load", stopped_s=(1.0, SESSION_S + 2))
+def producer_pause(world, stopped_s):
+    """SIGSTOP of a producer in mid-batch, then SIGCONT: it goes on where it was"""
+    def pause_it(child):
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(stopped_s)
+        child.send_signal(signal.SIGCONT)
+
+    in_mid_batch(world, pause_it)
+    return f"for {stopped_s:.1f} s"
+
+
+def in_mid_batch(world, strike):
+    done = threading.Event()
+    world.loader.strike_next = strike, done
+    until = time.monotonic() + 2 * HIT_S
+    while not done.wait(0.05):
+        world.loader.check()
+        if time.monotonic() > until:
+            raise Failed(f"no producer was at work within {2 * HIT_S} s")
 
 
 # ------------------------------------------------------------------------------------------------------------- the broker
@@ -247,9 +262,13 @@ def in_commit(world, strike):
 
 
 def strike_all(pids, signum):
+    """Returns those that were there."""
+    struck_pids = []
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
+            struck_pids.append(pid)
+    return struck_pids
 
 
 @fault("database", down_s=(0.0, 2.0))
@@ -266,11 +285,12 @@ def database_crash_in_commit(world, down_s):
 @fault("database")
 def database_backend_kill(world):
     """kill -9 of PostgreSQL's processes in mid-COMMIT: it recovers by itself"""
-    server, *parts = world.database_pids()
-    backends = [pid for pid in parts if b"assay" in open(f"/proc/{pid}/cmdline", "rb").read()]
-    if not backends:
-        raise Failed("database_backend_kill: the database has no session")
-    proof = in_commit(world, lambda: strike_all(backends, signal.SIGKILL))
+    # Known before, to be quick; whoever writes the chain by then may have another one.
+    known = wait_until("a session of the database", world.database_sessions, HIT_S)
+    killed = []
+    proof = in_commit(world, lambda: killed.extend(strike_all(known, signal.SIGKILL) or strike_all(world.database_sessions(), signal.SIGKILL)))
+    if not killed:
+        raise Failed("database_backend_kill: a COMMIT without a session")
     wait_until("the database to recover", lambda: world.database_answers(), 30)
     return proof
 

@@ -9,7 +9,7 @@ Step = collections.namedtuple("Step", "kind arguments")
 
 # What two faults at once may take hold of. A broker that is down answers nothing whose answer could be lost.
 TOGETHER = ({"service", "database"}, {"service", "kafka"}, {"service", "load"}, {"guest", "database"}, {"guest", "kafka"}, {"guest", "service"},
-            {"broker", "database"}, {"database", "load"}, {"service", "broker"}, {"guest", "broker"})
+            {"broker", "database"}, {"database", "load"}, {"service", "broker"}, {"guest", "broker"}, {"kafka", "database"}, {"kafka", "load"})
 # A COMMIT of the audit chain comes only when the log answers; what waits for one does not share its round with the log's absence.
 WAITS_FOR_COMMITS = {"database_crash_in_commit", "database_backend_kill", "database_commit_answer_lost", "database_connections_reset", "disk_full"}
 
@@ -39,10 +39,10 @@ def rounds(seed):
             kind = kinds.pop()
             chosen = [step(rng, kind)]
             partner = next((other for other in kinds if compatible(kind, other)), None)
-            if partner and rng.random() < 0.6:
+            if partner and rng.random() < 0.9:
                 kinds.remove(partner)
                 chosen.append(step(rng, partner))
-            yield round(rng.uniform(0.2, 1.2), 2), chosen, not kinds
+            yield round(rng.uniform(0.1, 0.9), 2), chosen, not kinds
 
 
 def cycle(seed):

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -23,7 +24,8 @@ import service
 
 SESSION_S = 3.0
 TMPFS_MIB = 192
-HURRY = 10  # times as many lines in a portion
+HIT_S = 45  # how long a fault may wait for its chance: the system may still be busy with the one before
+HURRY = 5  # times as many lines in a portion
 LOG_LINE = re.compile(r"(\S+Z) (debug|info|warning|error) (\S+)(.*)")
 # Small pools, so that requests wait; a short session, so that a dead member's work moves on while it is looked at.
 CONFIG = f"""\
@@ -165,7 +167,7 @@ class Loader:
         self.sent = 0               # lines that are confirmed
         self.repeats = collections.Counter()  # index of a portion's first line -> attempts that may have left something
         self.hurry = False          # sends much more, without a pause
-        self.kill_next = None       # a threading.Event that is set when the producer was killed in mid-batch
+        self.strike_next = None     # (what is done to a producer in mid-batch, a threading.Event that is set when it was)
         self.failure = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -197,40 +199,49 @@ class Loader:
     def _send(self, lines):
         data = b"".join(lines)
         while True:
-            killed, self.kill_next = self.kill_next, None
-            if killed:
-                self._kill_in_the_middle(lines)
-                self.repeats[self.sent] += 1
-                killed.set()
-            done = subprocess.run(self.world.command(self.world.directory / "producer", "produce", "--raw", "-o", "json"), input=data,
-                                  capture_output=True, env=harness.clean_environment(), timeout=120)
-            if done.returncode == 0:
-                counts = json.loads(done.stdout)
+            code, out, err = self._produce(lines, data)
+            if code == 0:
+                counts = json.loads(out)
                 if counts["sent"] + counts["refused"] != len(lines):
                     raise Failed(f"produce counts {counts} of {len(lines)} lines")
                 self.sent += len(lines)
                 return
-            if done.returncode not in (1, 6):
-                raise Failed(f"produce: exit {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}")
             self.repeats[self.sent] += 1
+            if code == -signal.SIGKILL:
+                continue
+            if code not in (1, 6):
+                raise Failed(f"produce: exit {code}: {err.decode(errors='replace')[-500:]}")
             time.sleep(0.5)
 
-    def _kill_in_the_middle(self, lines):
-        """Half of the portion goes into the pipe; when the broker has been sent some of it, the producer is killed."""
-        frames = self.world.kafka.frames
-        child = subprocess.Popen(self.world.command(self.world.directory / "producer", "produce", "--raw"), stdin=subprocess.PIPE,
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=harness.clean_environment())
+    def _produce(self, lines, data):
+        strike, self.strike_next = self.strike_next, None
+        child = subprocess.Popen(self.world.command(self.world.directory / "producer", "produce", "--raw", "-o", "json"),
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=harness.clean_environment())
         try:
-            before = frames.get("InitProducerId", 0)
-            child.stdin.write(b"".join(lines[:max(1, len(lines) // 2)]))
-            child.stdin.flush()
-            # Its own id, then at least one write; other producers' frames may be counted too, which only kills it sooner.
-            wait_until("a producer at work", lambda: frames.get("InitProducerId", 0) > before, 30, 0.01)
-            time.sleep(0.05)
+            if strike:
+                self._strike(child, lines[:len(lines) // 2], *strike)
+                data = b"".join(lines[len(lines) // 2:])
+            out, err = child.communicate(data, timeout=120)
+            return child.returncode, out, err
         finally:
             child.kill()
             child.wait()
-            child.stdin.close()
+
+    def _strike(self, child, lines, what, done):
+        """Half of the portion goes into the pipe; when the broker has been sent some of it, it happens."""
+        frames = self.world.kafka.frames
+        before = frames.get("InitProducerId", 0)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(b"".join(lines))
+            child.stdin.flush()
+        # Its own id, then at least one write; other producers' frames may be counted too, which only strikes sooner.
+        wait_until("a producer at work", lambda: frames.get("InitProducerId", 0) > before or child.poll() is not None, HIT_S, 0.01)
+        time.sleep(0.05)
+        if child.poll() is not None:  # it found no broker: the next one then
+            self.strike_next = what, done
+            return
+        what(child)
+        done.set()
 
 
 class World:
@@ -245,6 +256,7 @@ class World:
         self.kafka, self.postgres = proxy.KafkaProxy(0), proxy.PostgresProxy(0)
         self.broker = server("broker", "Broker", self.directory / "broker")
         self.broker.advertised = self.kafka.port
+        self.broker.jvm = ("-XX:TieredStopAtLevel=1",)  # it starts often and lives shortly: less than half of the time to start
         self.database = server("postgres", "Postgres", self.directory / "postgres")
         self.database_url = None
         self.small = self.directory / "small"  # a file system that can be filled
@@ -268,6 +280,10 @@ class World:
         """The server's own process first, then what it has made."""
         pid = int((self.database.data / "postmaster.pid").read_text().split("\n", 1)[0])
         return [pid, *children_of(pid)]
+
+    def database_sessions(self):
+        """Its processes that serve assay's connections."""
+        return [pid for pid in self.database_pids()[1:] if b"assay" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def database_answers(self):
         try:
