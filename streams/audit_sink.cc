@@ -58,7 +58,7 @@ std::string audit_line(const SignedRow& signed_row) {
   return out;
 }
 
-Result<SignedRow> parse_audit_line(std::string_view line, Json* payload_document) {
+Result<SignedRow> parse_audit_line(std::string_view line, Json* payload_document, bool* canonical_text) {
   if (line.empty()) return Error{Errc::kCorrupt, "the line is empty"};
   TRY_ASSIGN(Json document, parse_json(line));
   if (!document.is_object()) return Error{Errc::kCorrupt, "the line is not an object"};
@@ -86,7 +86,9 @@ Result<SignedRow> parse_audit_line(std::string_view line, Json* payload_document
   const Json& payload = *document.find("payload");
   if (!payload.is_object()) return bad("payload", "is not an object");
   out.row.payload = canonical(payload);
-  if (audit_line(out) != line) return Error{Errc::kCorrupt, "the text is not in canonical form (RFC 8785)"};
+  const bool same = audit_line(out) == line;
+  if (!same && canonical_text == nullptr) return Error{Errc::kCorrupt, "the text is not in canonical form (RFC 8785)"};
+  if (canonical_text != nullptr) *canonical_text = same;
   if (payload_document != nullptr) *payload_document = payload;
   return out;
 }

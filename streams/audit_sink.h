@@ -48,8 +48,9 @@ using LineSource = std::function<Result<std::vector<StoredLine>>()>;
 /// The line of a row: {"created_at","event_type","hash","id","payload","prev_hash","signature","signer_kid"}, canonical.
 std::string audit_line(const SignedRow& row);
 /// Reads a line; its sequence stays 0. Every byte counts: audit_line() of the row gives the line again.
-/// With `payload`, the payload as a document besides. Errors: kCorrupt, naming the member.
-Result<SignedRow> parse_audit_line(std::string_view line, Json* payload = nullptr);
+/// With `payload`, the payload as a document besides. With `canonical_text`, a line in another form, whose canonical form is
+/// that of a row, is read as well, and the flag says so. Errors: kCorrupt, naming the member.
+Result<SignedRow> parse_audit_line(std::string_view line, Json* payload = nullptr, bool* canonical_text = nullptr);
 
 /// A chain to read: its lines, what its head says, and the keys that came with it.
 struct StoredChain {

@@ -30,13 +30,26 @@ struct VerifyReport {
   std::string head_hash;     // of the last proven row
   bool keys_pinned = false;  // else the keys came with the rows, and prove only that the parts fit together
   bool signatures_checked = true;
+  bool links_only = false;            // signatures were left out because that was asked for
+  bool manifest_checked = false;      // a signed manifest says how many rows there were when it was written
+  bool earlier_head_reached = false;  // the chain is the one that an earlier head was taken from
+  int64_t equivalent_rows = 0;        // proven ones whose text is not canonical, but whose canonical form is what was signed
+  std::string first_equivalent;       // the first of them, and its place
   bool verified() const { return findings.empty(); }
   /// 0, 4 or 8; tampering outweighs what is missing.
   int exit_code() const;
 };
 
+/// Where a chain once stood, as `audit head` said.
+struct EarlierHead {
+  int64_t rows = 0;
+  std::string hash;  // 64 hex digits
+};
+
 struct VerifyOptions {
   std::optional<SignerRegistry> pinned;  // keys from elsewhere
+  std::optional<EarlierHead> earlier_head;
+  bool links_only = false;  // hashes, links and what is signed around the rows; no signature of a row
   bool allow_empty = false;
   unsigned threads = 0;  // 0: one per core
   std::function<void(int64_t rows)> progress;
@@ -49,8 +62,25 @@ Result<VerifyReport> verify_archive(const std::string& dir, const VerifyOptions&
 /// Proves rows from any source (a database) against the head stored beside them.
 Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions& options);
 
-/// The verdict for people: "Audit chain verified" and a summary, or every finding.
+/// Up to `size` bytes; 0 at the end.
+using ByteReader = std::function<Result<size_t>(char* into, size_t size)>;
+
+struct LooseFile {
+  std::string name;
+  ByteReader read;
+};
+/// Proves rows without a manifest around them: lines of an archive, a PostgreSQL dump (COPY text, with or without the rest of
+/// pg_dump), several files one after the other. A row in another form than the canonical one is noted and stands.
+/// Errors: those of the readers.
+Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOptions& options);
+
+/// The verdict for people: "Audit chain verified" and a summary, or every finding; then what is proven, and what is not.
 std::string to_text(const VerifyReport& report);
 Json to_json(const VerifyReport& report);
+/// What was proven and what was not, in one sentence.
+std::string sentence(const VerifyReport& report);
+
+/// Reads `audit head -o json`, or "ROWS:HASH". Errors: kUsage.
+Result<EarlierHead> parse_earlier_head(std::string_view text);
 
 }  // namespace assay::streams

@@ -1,9 +1,16 @@
-// assay-verify: proves an exported audit chain with nothing but its files.
+// assay-verify: proves an audit chain with nothing but its files.
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "streams/audit_verify.h"
+#include "tools/byte_source.h"
 
 namespace {
 
@@ -14,23 +21,69 @@ int fail(const Error& error) {
   return exit_code(error.code);
 }
 
+bool is_directory(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/// The text is the file's, or what was given itself when there is no such file.
+std::string text_of(const std::string& given) {
+  std::ifstream in(given, std::ios::binary);
+  if (!in) return given;
+  return std::string((std::istreambuf_iterator<char>(in)), {});
+}
+
+/// How far it is, once a second, on a terminal.
+std::function<void(int64_t)> progress() {
+  if (::isatty(STDERR_FILENO) == 0) return {};
+  const auto start = std::chrono::steady_clock::now();
+  return [start, next = start](int64_t rows) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next) return;
+    next = now + std::chrono::seconds(1);
+    const double took_s = std::max(0.001, std::chrono::duration<double>(now - start).count());
+    std::fprintf(stderr, "\rassay-verify: %lld rows, %.0f a second ", static_cast<long long>(rows),
+                 static_cast<double>(rows) / took_s);
+  };
+}
+
+Result<VerifyReport> prove(const std::vector<std::string>& paths, const VerifyOptions& options) {
+  if (paths.size() == 1 && (is_directory(paths.front()) || ::access(paths.front().c_str(), F_OK) != 0) && paths.front() != "-")
+    return verify_archive(paths.front(), options);
+  std::vector<LooseFile> files;
+  for (const std::string& path : paths) {
+    if (is_directory(path)) return Error{Errc::kUsage, path + " is a directory: it is proven alone, not among files"};
+    TRY_ASSIGN(std::shared_ptr<assay::tools::ByteSource> source, assay::tools::open_input(path));
+    files.push_back({path, [source](char* into, size_t size) { return source->read(into, size); }});
+  }
+  return verify_files(std::move(files), options);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app(
       "Examples\n"
-      "  assay-verify export                          every row, link, signature and file of the directory\n"
-      "  assay-verify export --signers signers.json   the same, with keys that you trust from elsewhere\n"
-      "  assay-verify export --json                   the verdict as one JSON document\n\n"
-      "Proves an exported audit chain. Exit codes: 0 verified, 2 usage, 4 tampered, 8 evidence is missing.");
-  std::string dir, signers;
+      "  assay-verify export                                  every row, link, signature and file of the directory\n"
+      "  assay-verify export --signers signers.json           the same, with keys that you trust from elsewhere\n"
+      "  assay-verify export --links                          hashes and links only: ten times as fast\n"
+      "  assay-verify chain.sql.zst --signers signers.json    a PostgreSQL dump, or lines of rows (.jsonl, .gz, .zst, - )\n"
+      "  assay-verify export --head 812044:9f86…              and that it continues the chain that stood there once\n"
+      "  assay-verify export --json                           the verdict as one JSON document\n\n"
+      "Proves an audit chain. Exit codes: 0 verified, 2 usage, 4 tampered, 8 evidence is missing.");
+  std::vector<std::string> paths;
+  std::string signers, head;
   bool json = false;
   VerifyOptions options;
-  app.add_option("DIR", dir, "directory with manifest.json, signers.json and audit-events/")->required();
+  app.add_option("PATH", paths, "directory with manifest.json, signers.json and audit-events/; or files of rows, in chain order")
+      ->required();
   app.add_option("-s,--signers", signers, "file with the public keys to trust, instead of the directory's own")
       ->check(CLI::ExistingFile);
+  app.add_option("--head", head, "an earlier head: what `assay audit head -o json` printed (or its file), or ROWS:HASH");
+  app.add_flag("--links", options.links_only, "check each hash and each link, and no signature of a row");
   app.add_flag("--json", json, "print the verdict as JSON");
   app.add_flag("--allow-empty", options.allow_empty, "accept a chain without a row");
+  app.add_option("--threads", options.threads, "threads (one per core)")->check(CLI::Range(1, 256));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -41,7 +94,14 @@ int main(int argc, char** argv) {
     if (!pinned) return fail(pinned.error().code == Errc::kCorrupt ? Error{Errc::kUsage, pinned.error().message} : pinned.error());
     options.pinned = std::move(pinned).value();
   }
-  Result<VerifyReport> report = verify_archive(dir, options);
+  if (!head.empty()) {
+    Result<EarlierHead> earlier = parse_earlier_head(text_of(head));
+    if (!earlier) return fail(earlier.error());
+    options.earlier_head = std::move(earlier).value();
+  }
+  options.progress = progress();
+  Result<VerifyReport> report = prove(paths, options);
+  if (options.progress) std::fprintf(stderr, "\r%60s\r", "");
   if (!report) return fail(report.error());
   const std::string text = json ? canonical(to_json(*report)) + "\n" : to_text(*report);
   std::fwrite(text.data(), 1, text.size(), stdout);

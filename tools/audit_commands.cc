@@ -12,8 +12,8 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string out, archive, signers;
-  bool allow_empty = false;
+  std::string out, archive, signers, head;
+  bool allow_empty = false, links = false;
 };
 
 std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
@@ -37,6 +37,10 @@ Result<int> export_chain(Context& context, const Flags& flags) {
 Result<int> verify(Context& context, const Flags& flags) {
   streams::VerifyOptions options;
   options.allow_empty = flags.allow_empty;
+  options.links_only = flags.links;
+  if (!flags.head.empty()) {
+    TRY_ASSIGN(options.earlier_head, streams::parse_earlier_head(flags.head));
+  }
   if (!flags.signers.empty()) {
     TRY_ASSIGN(options.pinned, streams::SignerRegistry::load(flags.signers));
   }
@@ -88,6 +92,8 @@ void register_audit(Command& root) {
       .example("assay --database-url postgresql://… audit verify --signers signers.json")
       .option("-a,--archive", flags->archive, "Exported chain (without it: the database, else DIR/audit)")
       .option("-s,--signers", flags->signers, "Public keys to trust; without it those that came with the rows")
+      .option("--head", flags->head, "An earlier head that the chain must continue: ROWS:HASH")
+      .flag("--links", flags->links, "Hashes and links only, no signature of a row")
       .flag("--allow-empty", flags->allow_empty, "An empty chain is no failure");
   verifying.run([flags](Context& context) { return verify(context, *flags); });
 

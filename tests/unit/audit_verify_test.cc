@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "streams/audit_archive.h"
-#include "streams/gzip.h"
-#include "tests/unit/audit_support.h"
+#include "tests/unit/audit_export.h"
 
 namespace assay::testing {
 namespace {
@@ -25,31 +23,13 @@ class AuditVerify : public ::testing::Test {
     options_.threads = 1;
   }
 
-  void export_rows(const std::string& out, const std::vector<SignedRow>& rows, const ChainState& head, Signer& signer) {
-    std::vector<StoredLine> lines;
-    for (const SignedRow& row : rows) lines.push_back({audit_line(row), "made up", 0});
-    StoredChain chain;
-    chain.head = head;
-    CHECK(chain.signers.add({signer.key(), {}, {}, false}).has_value());
-    chain.lines = [lines]() mutable -> Result<std::vector<StoredLine>> { return std::exchange(lines, {}); };
-    Result<ArchiveManifest> done = export_archive(std::move(chain), out, signer);
-    CHECK(done.has_value());
-  }
-
   VerifyReport verify() {
     Result<VerifyReport> report = verify_archive(out_, options_);
     CHECK(report.has_value());
     return *report;
   }
 
-  std::string unpacked(const std::string& name) {
-    std::string text;
-    CHECK(gunzip(read_text(out_ + "/" + name), [&](std::string_view part) -> Result<void> {
-            text += part;
-            return {};
-          }).has_value());
-    return text;
-  }
+  std::string unpacked(const std::string& name) { return gunzipped(out_ + "/" + name); }
 
   std::vector<std::string> row_files() {
     std::vector<std::string> names = files_of(out_);

@@ -1,0 +1,108 @@
+// The verdict on a chain in words: what was proven, what was not, and what did not hold.
+#include <algorithm>
+
+#include "schemas/time.h"
+#include "streams/audit_verify.h"
+
+namespace assay::streams {
+namespace {
+
+/// 812,044
+std::string grouped(int64_t n) {
+  const std::string digits = std::to_string(n);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) out.push_back(',');
+    out.push_back(digits[i]);
+  }
+  return out;
+}
+
+std::string quoted_row(int64_t sequence, const std::string& id) {
+  return "row " + std::to_string(sequence) + (id.empty() ? " (its event id cannot be read)" : ", event " + id);
+}
+
+std::string rows_text(int64_t rows) { return rows == 1 ? "row 1 is" : "rows 1 to " + grouped(rows) + " are"; }
+
+}  // namespace
+
+int VerifyReport::exit_code() const {
+  if (findings.empty()) return 0;
+  const bool tampered = std::ranges::any_of(findings, [](const Finding& finding) { return finding.code == Errc::kTampered; });
+  return schemas::exit_code(tampered ? Errc::kTampered : Errc::kIncomplete);
+}
+
+std::string sentence(const VerifyReport& report) {
+  if (report.rows == 0) return "No row was proven.";
+  std::string out = rows_text(report.rows);
+  out[0] = 'R';
+  out += report.signatures_checked ? " whole and signed" : " whole and linked";
+  if (report.links_only)
+    out += "; that each of them is signed was not looked at, as was asked for";
+  else if (!report.signatures_checked)
+    out += "; that they are signed is not proven: there are no keys";
+  if (report.earlier_head_reached) out += "; they continue the chain of the earlier head";
+  out += "; that nothing follows row " + grouped(report.rows) + " is not proven: no checkpoint after it";
+  if (report.manifest_checked) out += ", only the word of the manifest's signer";
+  return out + ".";
+}
+
+std::string to_text(const VerifyReport& report) {
+  std::string out;
+  auto proven = [&](const char* label, const char* unit) {
+    out += label + std::to_string(report.rows) + unit;
+    if (report.rows > 0) {
+      out += "\n  first      " + format_rfc3339_us(report.first_created_at_us) + "  " + report.first_id;
+      out += "\n  last       " + format_rfc3339_us(report.last_created_at_us) + "  " + report.last_id;
+      out += "\n  head hash  " + report.head_hash;
+    }
+    out += '\n';
+  };
+  if (report.verified()) {
+    out += "Audit chain verified\n";
+    proven("  rows       ", "");
+  } else {
+    out += report.exit_code() == schemas::exit_code(Errc::kTampered) ? "Audit chain NOT verified: tampered with\n"
+                                                                     : "Audit chain NOT verified: evidence is missing\n";
+    for (const Finding& finding : report.findings) {
+      out +=
+          "  " + (finding.sequence > 0 ? quoted_row(finding.sequence, finding.event_id) + ", at " : std::string()) + finding.place;
+      out += ": check \"" + finding.check + "\" failed: " + finding.detail + '\n';
+    }
+    proven("Still proven, from the first row: ", report.rows == 1 ? " row" : " rows");
+  }
+  if (report.equivalent_rows > 0)
+    out += "  Equivalent: " + grouped(report.equivalent_rows) + (report.equivalent_rows == 1 ? " row is" : " rows are") +
+           " written otherwise than signed, with the same meaning (the canonical form is equal); the first: event " +
+           report.first_equivalent + ".\n";
+  out += "  " + sentence(report) + '\n';
+  if (!report.signatures_checked && !report.links_only)
+    out += "  No signature was checked: there are no keys to check them with.\n";
+  else if (!report.keys_pinned && !report.links_only)
+    out += "  The keys were not pinned: they came with the rows. --signers FILE gives keys that you trust.\n";
+  return out;
+}
+
+Json to_json(const VerifyReport& report) {
+  Json findings = Json::array();
+  for (const Finding& finding : report.findings) {
+    Json one = Json::object();
+    one.set("place", finding.place).set("check", finding.check).set("detail", finding.detail);
+    if (finding.sequence > 0) one.set("sequence", std::to_string(finding.sequence)).set("eventId", finding.event_id);
+    one.set("verdict", finding.code == Errc::kTampered ? "tampered" : "missing");
+    findings.push_back(std::move(one));
+  }
+  const bool any = report.rows > 0;
+  Json out = Json::object();
+  out.set("verified", report.verified()).set("rows", std::to_string(report.rows));
+  out.set("firstId", any ? Json(report.first_id) : Json()).set("lastId", any ? Json(report.last_id) : Json());
+  out.set("firstCreatedAt", any ? Json(format_rfc3339_us(report.first_created_at_us)) : Json());
+  out.set("lastCreatedAt", any ? Json(format_rfc3339_us(report.last_created_at_us)) : Json());
+  out.set("headHash", any ? Json(report.head_hash) : Json()).set("keysPinned", report.keys_pinned);
+  out.set("signaturesChecked", report.signatures_checked).set("findings", std::move(findings));
+  out.set("mode", report.links_only ? "links" : "signatures").set("equivalentRows", std::to_string(report.equivalent_rows));
+  out.set("earlierHeadReached", report.earlier_head_reached).set("sentence", sentence(report));
+  return out;
+}
+
+}  // namespace assay::streams
