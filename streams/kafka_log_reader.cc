@@ -125,15 +125,20 @@ class KafkaReader final : public LogReader {
 };
 
 Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& options, const std::map<TopicPartition, Offset>& from) {
-  int64_t buffer = options.fetch_buffer_bytes;
-  for (const auto& [tp, offset] : from)
-    if (auto own = options.fetch_buffers.find(tp.topic); own != options.fetch_buffers.end()) buffer = std::max(buffer, own->second);
+  int64_t buffer = from.empty() ? options.fetch_buffer_bytes : 0;
+  for (const auto& [tp, offset] : from) {
+    const auto own = options.fetch_buffers.find(tp.topic);
+    buffer = std::max(buffer, own != options.fetch_buffers.end() ? own->second : options.fetch_buffer_bytes);
+  }
+  // Full queues are looked at again after a second (2.0.2 has no setting for it), so that a queue which is too short for a
+  // second of records holds its reader up: many small records and few large ones may both fill it.
   const int64_t share = buffer / std::max<int64_t>(1, std::ssize(from));
   auto reader = std::make_unique<KafkaReader>();
   TRY_ASSIGN(reader->client_,
              Client::create(options, RD_KAFKA_CONSUMER,
                             {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(share / 4 * 3 / 1024, 64, 1 << 20))},
                              {"queued.min.messages", std::to_string(std::clamp<int64_t>(share / kQueuedRecordBytes, 100, 100000))},
+                             {"max.partition.fetch.bytes", std::to_string(std::clamp<int64_t>(buffer / 2, 64 << 10, 1 << 20))},
                              {"fetch.max.bytes", std::to_string(std::clamp<int64_t>(buffer / 2, 1 << 20, 32 << 20))},
                              {"fetch.wait.max.ms", std::to_string(kFetchWait.count())},
                              {"fetch.error.backoff.ms", "100"}},

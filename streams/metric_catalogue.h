@@ -36,6 +36,7 @@ enum class Metric : uint8_t {
   kCheckpointInstant,
   kCheckpointSize,
   kCheckpointFailures,
+  kStandbyLag,
   kLogErrors,
   kConfigRejected,
   // the audit chain
@@ -130,6 +131,8 @@ inline constexpr MetricSpec kMetricCatalogue[] = {
    "Size of the newest checkpoint of a store; most of it is shared with the store."},
   {Metric::kCheckpointFailures, "assay_checkpoint_failures_total", MetricKind::kCounter, true, {"task"},
    "Checkpoints that could not be taken; the task went on without."},
+  {Metric::kStandbyLag, "assay_standby_lag_manifests", MetricKind::kGauge, true, {"task"},
+   "Commits that the copy of another process's store had not folded yet when it looked last."},
   {Metric::kLogErrors, "assay_log_errors_total", MetricKind::kCounter, true, {"task", "error"},
    "Reads and writes that the log refused or did not answer."},
   {Metric::kConfigRejected, "assay_config_rejected_total", MetricKind::kCounter, true, {},

@@ -1,6 +1,7 @@
 #include "streams/pipeline.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "streams/decision_metrics.h"
 #include "streams/logging.h"
@@ -64,6 +65,7 @@ struct Pipeline::Running {
   const Driver* driver = nullptr;
   int32_t partition = 0;
   TaskSpec spec;
+  std::unique_ptr<Standbys::Follower> follower;  // that kept its store until now
   std::shared_ptr<state::Store> store;
   std::atomic<bool> stop{false};
   std::atomic<bool> store_failed{false};  // it is opened again before it is used again
@@ -93,7 +95,13 @@ Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::
       projection_(std::move(projection)),
       metrics_(metrics),
       runtime_(runtime),
-      plans_(topology(options_.names, options_.scoring)) {
+      plans_(topology(options_.names, options_.scoring)),
+      standbys_(log, options_.names, plans_, stores_,
+                {.count = options_.until_end ? 0 : options_.standbys,
+                 .task = options_.task,
+                 .retry_min = options_.retry_min,
+                 .retry_max = options_.retry_max},
+                metrics, runtime) {
   for (const ProcessorPlan& plan : plans_) {
     if (!wants(plan.name)) continue;
     auto driver = std::make_unique<Driver>();
@@ -227,6 +235,18 @@ void Pipeline::set_state(Running& running, TaskState state, std::string detail) 
   running.detail = std::move(detail);
 }
 
+/// Closes the copy that was kept here and takes its store. The former owner is fenced first: the copy may wait for what that one
+/// left dangling.
+std::unique_ptr<LogWriter> Pipeline::take_over(Running& running) {
+  if (running.follower == nullptr) return nullptr;
+  auto writer = log_.open_writer(running.spec.transactional_id);  // what is wrong with it the task will be told again
+  auto store = std::exchange(running.follower, nullptr)->close();
+  if (store != nullptr) log_info("standby.taken_over", {{"task", running.spec.name}});
+  std::lock_guard lock(mutex_);
+  running.store = std::move(store);
+  return writer ? std::move(*writer) : nullptr;
+}
+
 Result<void> Pipeline::open_store(Running& running) {
   if (running.store_failed.exchange(false)) {
     std::lock_guard lock(mutex_);
@@ -269,12 +289,15 @@ void Pipeline::run_task(Running& running) {
   while (!running.stop) {
     set_state(running, TaskState::kStarting, {});
     const Milliseconds started = runtime_.uptime();
+    auto writer = take_over(running);
     // A store that was ours before may still be read by somebody's query: opening it is tried again like everything else.
     Result<void> result = open_store(running);
-    if (result)
-      result = Task(log_, options_.names, running.spec, *running.store, running.driver->member.get(), options_.task,
-                    events(running), runtime_)
-                   .run(running.stop);
+    if (result) {
+      Task task(log_, options_.names, running.spec, *running.store, running.driver->member.get(), options_.task, events(running),
+                runtime_);
+      task.use(std::move(writer));
+      result = task.run(running.stop);
+    }
     if (result) break;
     const Error& error = result.error();
     if (runtime_.uptime() - started > options_.retry_max) pause = options_.retry_min;
@@ -353,6 +376,7 @@ void Pipeline::start_task(Driver& driver, int32_t partition) {
     r.thread = runtime_.spawn([this, &r] { run_projection(r); });
   } else {
     r.spec = driver.plan->task(partition);
+    r.follower = standbys_.take(r.spec.name);
     r.thread = runtime_.spawn([this, &r] { run_task(r); });
   }
   std::lock_guard lock(mutex_);
@@ -373,6 +397,9 @@ void Pipeline::stop_tasks(Driver& driver, const std::vector<int32_t>& partitions
   for (auto& running : leaving) {
     running->thread->join();
     if (!running->halt.empty()) metrics_.set(Metric::kTaskHalted, 0, {running->spec.name, running->halt});
+    if (running->follower != nullptr) running->follower->close();  // it was stopped before it began
+    running->store.reset();
+    standbys_.give_back(running->spec.name);
   }
 }
 
@@ -402,6 +429,7 @@ Result<void> Pipeline::be_member(Driver& driver, const std::atomic<bool>& stop) 
                                                                      {"lost", change->lost}});
     if (change->assigned) {
       for (int32_t p : partitions) start_task(driver, p);
+      standbys_.be_member(driver.name, driver.member->id());
       driver.joined = true;
     } else {
       driver.joined = false;  // until the group has found its new balance
@@ -423,6 +451,7 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
     driver.member = std::move(*member);
     Result<void> ended = be_member(driver, stop);
     driver.joined = false;
+    standbys_.be_member(driver.name, {});
     stop_all(driver);
     driver.member->leave();
     if (ended) return;
@@ -521,6 +550,7 @@ Result<void> Pipeline::check_reachable(Milliseconds& asked, Milliseconds& answer
 Result<void> Pipeline::run(const std::atomic<bool>& stop) {
   std::atomic<bool> ending{false};
   for (auto& driver : drivers_) driver->thread = runtime_.spawn([this, d = driver.get(), &ending] { drive(*d, ending); });
+  auto standbys = runtime_.spawn([this, &ending] { standbys_.run(ending); });
   Result<void> result;
   Milliseconds asked = runtime_.uptime(), answered = asked;
   while (!stop) {
@@ -537,6 +567,7 @@ Result<void> Pipeline::run(const std::atomic<bool>& stop) {
   }
   ending = true;
   for (auto& driver : drivers_) driver->thread->join();
+  standbys->join();
   std::lock_guard lock(mutex_);
   if (options_.until_end && failed_) result = failure_;
   return result;

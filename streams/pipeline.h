@@ -12,13 +12,11 @@
 
 #include "streams/metrics.h"
 #include "streams/runtime.h"
+#include "streams/standby.h"
 #include "streams/task.h"
 #include "streams/topology.h"
 
 namespace assay::streams {
-
-/// Opens the store of a task; production gives RocksDB, tests may give memory.
-using StoreFactory = std::function<Result<std::shared_ptr<state::Store>>(const std::string& task)>;
 
 /// The audit projector as the pipeline sees it: something that runs while this process owns the partition of audit-events.
 struct Projection {
@@ -33,6 +31,7 @@ struct PipelineOptions {
   std::string instance_id;       // behaviour: static membership under this name; empty: dynamic
   bool until_end = false;        // behaviour: ends when everything is folded and committed
   Milliseconds patience{60000};  // behaviour: with until_end, a log that gives no answer for so long is an error
+  int standbys = 0;              // behaviour: processes that keep a copy of a task's store beside its owner; none with until_end
   TaskOptions task;
   processors::ScoringOptions scoring;
   Milliseconds retry_min{200}, retry_max{10000};
@@ -67,6 +66,8 @@ class Pipeline {
   /// Tasks owned by this process, by name.
   std::vector<TaskView> tasks() const;
   std::vector<MemberView> members() const;
+  /// Copies of other processes' stores that are kept here. They answer no question.
+  std::vector<StandbyView> standbys() const { return standbys_.view(); }
   /// All processors are members of their groups and all their tasks run: none starts, waits to try again, or is halted.
   bool ready() const;
   /// Records of this run's inputs that are not committed yet, by offsets (markers included): for progress bars.
@@ -88,6 +89,7 @@ class Pipeline {
   void set_state(Running& running, TaskState state, std::string detail);
   TaskEvents events(Running& running);
   void touch_series(const TaskSpec& spec);
+  std::unique_ptr<LogWriter> take_over(Running& running);
   Result<void> open_store(Running& running);
   Result<bool> caught_up();
   Result<void> check_reachable(Milliseconds& asked, Milliseconds& answered);
@@ -102,6 +104,7 @@ class Pipeline {
   Metrics& metrics_;
   Runtime& runtime_;
   std::vector<ProcessorPlan> plans_;
+  Standbys standbys_;
   std::vector<std::unique_ptr<Driver>> drivers_;
   mutable std::mutex mutex_;  // guards the maps of running tasks and their states
   std::atomic<bool> failed_{false};

@@ -7,8 +7,8 @@ namespace assay::streams {
 namespace {
 
 // For records that the log says exist: 30 s in all.
-constexpr Milliseconds kPollWait{500};
-constexpr int kEmptyPollsMax = 60;
+constexpr Milliseconds kPollWait{200};
+constexpr int kEmptyPollsMax = 150;
 constexpr size_t kFetchRecords = 5000;
 constexpr size_t kFetchManifests = 1000;
 
@@ -32,8 +32,9 @@ Result<std::optional<PlacedManifest>> ManifestReader::next() {
   }
   for (int empty = 0;;) {
     while (used_ < fetch_.records.size()) {
-      const RecordView& record = fetch_.records[used_++];
-      if (record.offset >= places_.end) return std::optional<PlacedManifest>();
+      const RecordView& record = fetch_.records[used_];
+      if (record.offset >= places_.end) return std::optional<PlacedManifest>();  // it stays, for an end that is extended
+      ++used_;
       const std::string_view text = record.value.value_or("");
       TRY_ASSIGN(Manifest manifest, Manifest::decode(text));
       if (manifest.task != task_ || manifest.sequence < expected_) continue;
@@ -49,6 +50,7 @@ Result<std::optional<PlacedManifest>> ManifestReader::next() {
     if (fetch) {
       fetch_ = std::move(*fetch);
       used_ = 0;
+      empty = 0;
     } else if (++empty > kEmptyPollsMax) {
       return Error{Errc::kUnreachable, "reading manifests of " + task_ + ": no answer"};
     }
@@ -75,15 +77,18 @@ Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
     if (count < left.size() || place.fetch.next >= to) break;
     if (stopped(stop_)) return Error{Errc::kAborted, "reading " + to_string(tp) + ": stopped"};
     auto fetch = place.reader->poll(kPollWait, kFetchRecords);
-    const std::string gone = "INPUT_GAP: " + to_string(tp) + " from " + std::to_string(from.value) + " to " +
-                             std::to_string(to.value) + " cannot be read any more; the archive is needed";
-    if (!fetch && fetch.error().code == Errc::kOutOfRange) return Error{Errc::kIncomplete, gone + ": " + fetch.error().message};
+    const std::string what = to_string(tp) + " from " + std::to_string(from.value) + " to " + std::to_string(to.value);
+    if (!fetch && fetch.error().code == Errc::kOutOfRange)
+      return Error{Errc::kIncomplete,
+                   "INPUT_GAP: " + what + " cannot be read any more; the archive is needed: " + fetch.error().message};
     if (!fetch) return fetch.error();
     if (*fetch) {
       place.fetch = std::move(**fetch);
       place.used = 0;
+      empty = 0;
     } else if (++empty > kEmptyPollsMax) {
-      return Error{Errc::kIncomplete, gone};
+      // Nothing says that the records are gone: only that nobody answers.
+      return Error{Errc::kUnreachable, "reading " + what + ": the log gave nothing for 30 s"};
     }
   }
   place.at = to;

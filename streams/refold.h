@@ -1,6 +1,7 @@
 // Folding again what the log says was folded: manifests one by one, the ranges that they name, and the comparison.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -31,6 +32,8 @@ class ManifestReader {
   /// The next one, or nothing. Errors: kIncomplete "TORN_TXN …" when a sequence is missing; kCorrupt; kAborted when stopped;
   /// those of the log.
   Result<std::optional<PlacedManifest>> next();
+  /// Goes on to this place, where it is further than the end so far.
+  void extend(Offset end) { places_.end = std::max(places_.end, end); }
 
  private:
   Log& log_;
@@ -49,7 +52,7 @@ class RangeReader {
  public:
   explicit RangeReader(Log& log, const std::atomic<bool>* stop = nullptr) : log_(log), stop_(stop) {}
   /// Calls `each` for the records of [from, to), a run at a time, in order. Errors: those of `each` and of the log; kIncomplete
-  /// "INPUT_GAP …" when they are not there any more; kAborted when stopped.
+  /// "INPUT_GAP …" when they are not there any more; kUnreachable when the log is silent; kAborted when stopped.
   Result<void> read(const TopicPartition& tp, Offset from, Offset to,
                     const std::function<Result<void>(std::span<const RecordView>)>& each);
 

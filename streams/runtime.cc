@@ -1,5 +1,9 @@
 #include "streams/runtime.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -7,6 +11,8 @@
 
 namespace assay::streams {
 namespace {
+
+constexpr int kBackgroundNice = 10;
 
 class MachineThread : public Runtime::Thread {
  public:
@@ -33,6 +39,13 @@ class MachineRuntime : public Runtime {
   }
   void sleep(Milliseconds time) override { std::this_thread::sleep_for(time); }
   std::unique_ptr<Thread> spawn(std::function<void()> work) override { return std::make_unique<MachineThread>(std::move(work)); }
+  std::unique_ptr<Thread> spawn_background(std::function<void()> work) override {
+    return std::make_unique<MachineThread>([work = std::move(work)] {
+      // Of this thread alone, and of those that it starts. Where it is not allowed, the work is merely done sooner.
+      setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kBackgroundNice);
+      work();
+    });
+  }
 };
 
 }  // namespace

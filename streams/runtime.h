@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "streams/base.h"
 #include "streams/log.h"
@@ -27,6 +28,8 @@ class Runtime {
     virtual void join() = 0;
   };
   virtual std::unique_ptr<Thread> spawn(std::function<void()> work) = 0;
+  /// A thread for work that must not hold up anything else.
+  virtual std::unique_ptr<Thread> spawn_background(std::function<void()> work) { return spawn(std::move(work)); }
 };
 
 /// Clocks and threads of this machine.

@@ -5,7 +5,6 @@
 
 #include "processors/audit_chain.h"
 #include "streams/read_to_end.h"
-#include "streams/refold.h"
 
 namespace assay::streams {
 namespace {
@@ -54,6 +53,11 @@ class Anchors {
   std::map<TopicPartition, bool> found_;
 };
 
+/// The halt that another fold of the same inputs is.
+Error halted(const Error& error) {
+  return error.code == Errc::kParity ? Error{Errc::kIncomplete, "LOG_DIVERGED: " + error.message} : error;
+}
+
 constexpr size_t kChunkRecords = 16;  // folded between two looks at what the commit holds
 
 }  // namespace
@@ -78,22 +82,31 @@ Result<void> Task::open_fold() {
   return {};
 }
 
+std::vector<TopicPartition> Task::inputs() const {
+  std::vector<TopicPartition> out;
+  for (auto [topic, partition] : spec_.inputs) out.push_back({names_.full(topic), partition});
+  return out;
+}
+
 Result<Evidence> Task::gather() {
-  std::vector<TopicPartition> inputs;
-  for (auto [topic, partition] : spec_.inputs) inputs.push_back({names_.full(topic), partition});
-  TRY_ASSIGN(auto committed, log_.committed(spec_.group, inputs));
+  const std::vector<TopicPartition> of = inputs();
+  const TopicPartition manifests{names_.full(Topic::kManifests), spec_.manifest_partition};
+  // Looked at first: a manifest that stands there now is committed with its offsets before those are read.
+  TRY_ASSIGN(OffsetRange before, log_.range(manifests));
+  TRY_ASSIGN(auto committed, log_.committed(spec_.group, of));
   for (;;) {
-    TRY_ASSIGN(Evidence evidence, gather(inputs, committed));
+    TRY_ASSIGN(Evidence evidence, gather(of, committed, before.end));
     if (!is_halt(decide(evidence).outcome)) return evidence;
-    // A newer owner may have committed in between: what looks torn then is only two moments of one log.
-    TRY_ASSIGN(auto now, log_.committed(spec_.group, inputs));
+    // The owner, or a newer one, may have committed in between: what looks torn then is only two moments of one log.
+    TRY_ASSIGN(before, log_.range(manifests));
+    TRY_ASSIGN(auto now, log_.committed(spec_.group, of));
     if (now == committed) return evidence;
     committed = std::move(now);
   }
 }
 
-Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs,
-                              const std::map<TopicPartition, CommittedOffset>& committed) {
+Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs, const std::map<TopicPartition, CommittedOffset>& committed,
+                              Offset manifests_end) {
   Evidence e;
   const TaskMeta& meta = fold_->meta();
   e.stored_sequence = meta.sequence;
@@ -119,9 +132,9 @@ Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs,
   Anchors anchors(meta, names_, e.inputs);
   std::map<TopicPartition, OffsetRange> look = anchors.ranges();
   if (!e.mark)
-    look[manifests] = there;
+    look[manifests] = {there.start, std::min(there.end, manifests_end)};
   else if (last >= there.start && last < there.end)
-    look[manifests] = {last, there.end};
+    look[manifests] = {last, std::max(last + 1, std::min(there.end, manifests_end))};
   TRY(read_ranges(log_, look, [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
     if (tp != manifests)
       anchors.take(tp, record);
@@ -178,6 +191,25 @@ std::map<TopicPartition, Offset> Task::input_positions(const TaskMeta& meta) con
   return out;
 }
 
+Result<Evidence> Task::recover(const std::atomic<bool>& stop) {
+  for (;;) {
+    TRY(open_fold());
+    TRY_ASSIGN(Evidence evidence, gather());
+    const Decision decision = decide(evidence);
+    if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
+    if (is_halt(decision.outcome))
+      return Error{Errc::kIncomplete,
+                   std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
+    if (decision.outcome == Recovery::kCatchUp) {
+      TRY_ASSIGN(ManifestReader manifests, next_manifests(stop));
+      RangeReader ranges(log_, &stop);
+      TRY(catch_up(*evidence.mark, manifests, ranges, stop));
+    }
+    if (decision.outcome != Recovery::kRestore) return evidence;
+    TRY(restore(evidence));
+  }
+}
+
 Result<void> Task::open(const std::atomic<bool>& stop) {
   reader_.reset();
   fetched_ = {};
@@ -186,19 +218,9 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   if (writer_ == nullptr) {
     TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
   }
-  Evidence evidence;
-  for (;;) {
-    TRY(open_fold());
-    TRY_ASSIGN(evidence, gather());
-    const Decision decision = decide(evidence);
-    if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
-    if (is_halt(decision.outcome))
-      return Error{Errc::kIncomplete,
-                   std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
-    if (decision.outcome == Recovery::kCatchUp) TRY(catch_up(evidence, stop));
-    if (decision.outcome != Recovery::kRestore) break;
-    TRY(restore(evidence));
-  }
+  auto recovered = recover(stop);
+  if (!recovered) return halted(recovered.error());
+  const Evidence evidence = std::move(*recovered);
   if (stop) return {};
 
   // Inputs that were never folded.
@@ -251,12 +273,19 @@ Result<void> Task::restore(const Evidence& e) {
   return replace_store("corrupt", std::nullopt, restored.error().message);
 }
 
-Result<void> Task::catch_up(const Evidence& e, const std::atomic<bool>& stop) {
-  const TopicPartition partition{names_.full(Topic::kManifests), spec_.manifest_partition};
-  TRY_ASSIGN(const OffsetRange there, log_.range(partition));
-  const Offset from = fold_->meta().sequence == 0 ? there.start : fold_->meta().manifest_offset + 1;
-  ManifestReader manifests(log_, names_, spec_, fold_->meta().sequence, {from, e.mark->manifest_offset + 1}, &stop);
-  RangeReader ranges(log_, &stop);
+/// Reads on behind the store's manifest, as far as it is told to.
+Result<ManifestReader> Task::next_manifests(const std::atomic<bool>& stop) {
+  Offset from = fold_->meta().manifest_offset + 1;
+  if (fold_->meta().sequence == 0) {
+    TRY_ASSIGN(const OffsetRange there, log_.range({names_.full(Topic::kManifests), spec_.manifest_partition}));
+    from = there.start;
+  }
+  return ManifestReader(log_, names_, spec_, fold_->meta().sequence, {from, from}, &stop);
+}
+
+/// Folds the manifests behind the store's, up to the mark's. Errors: kParity when one gives something else than it says.
+Result<void> Task::catch_up(const CommitMark& mark, ManifestReader& manifests, RangeReader& ranges, const std::atomic<bool>& stop) {
+  manifests.extend(mark.manifest_offset + 1);
   for (;;) {
     auto next = manifests.next();
     if (stop) return {};  // the store stands at a manifest; the next start goes on from there
@@ -268,15 +297,14 @@ Result<void> Task::catch_up(const Evidence& e, const std::atomic<bool>& stop) {
         fold_->set_position(tp, range.from);
     auto commit = refold(ranges, names_, *fold_, manifest, hash);
     if (stop) return {};
-    if (!commit && commit.error().code == Errc::kParity) return Error{Errc::kIncomplete, "LOG_DIVERGED: " + commit.error().message};
     if (!commit) return commit.error();
     TRY(persist(*commit, at));
-    if (events_.refolded) events_.refolded(spec_, manifest, e.mark->sequence);
+    if (events_.refolded) events_.refolded(spec_, manifest, mark.sequence);
   }
-  if (fold_->meta().sequence != e.mark->sequence)
+  if (fold_->meta().sequence != mark.sequence)
     return Error{Errc::kIncomplete, "TORN_TXN: the manifests of " + spec_.name + " end at " +
                                         std::to_string(fold_->meta().sequence) + ", the offsets name " +
-                                        std::to_string(e.mark->sequence)};
+                                        std::to_string(mark.sequence)};
   return {};
 }
 
@@ -365,14 +393,67 @@ Result<void> Task::persist(const Commit& commit, Offset manifest_offset) {
   return written;
 }
 
-Result<void> Task::run(const std::atomic<bool>& stop) {
+Result<void> Task::on_sound_store(const std::function<Result<void>()>& work) {
   for (;;) {
-    Result<void> result = run_on_store(stop);
+    Result<void> result = work();
     if (fold_ != nullptr && fold_->store_error() && fold_->store_error()->code == Errc::kCorrupt) damage_ = fold_->store_error();
     if (result || !damage_) return result;
     reader_.reset();
     TRY(replace_store("corrupt", std::nullopt, std::exchange(damage_, std::nullopt)->message));
   }
+}
+
+Result<void> Task::run(const std::atomic<bool>& stop) {
+  return on_sound_store([&] { return run_on_store(stop); });
+}
+
+Result<void> Task::follow(const std::atomic<bool>& stop) {
+  return on_sound_store([&]() -> Result<void> {
+    for (;;) {
+      Result<void> result = follow_on_store(stop);
+      if (result || result.error().code != Errc::kParity) return result;
+      // The store may be at fault. When the next one comes to the same, it is not.
+      if (std::exchange(folded_anew_, true)) return halted(result.error());
+      TRY(replace_store("diverged", std::nullopt, result.error().message));
+    }
+  });
+}
+
+/// The last manifest that the group's offsets name; nothing when they name none.
+Result<std::optional<CommitMark>> Task::read_mark() {
+  const std::vector<TopicPartition> of = inputs();
+  TRY_ASSIGN(const auto committed, log_.committed(spec_.group, of));
+  std::optional<CommitMark> last;
+  for (const auto& [tp, commit] : committed) {
+    auto mark = CommitMark::decode(commit.metadata);
+    if (!mark) return std::optional<CommitMark>();
+    if (!last || mark->sequence > last->sequence) last = std::move(*mark);
+  }
+  return last;
+}
+
+Result<void> Task::follow_on_store(const std::atomic<bool>& stop) {
+  while (!stop) {
+    TRY(recover(stop));
+    TRY_ASSIGN(ManifestReader manifests, next_manifests(stop));
+    RangeReader ranges(log_, &stop);
+    while (!stop) {
+      TRY_ASSIGN(const auto mark, read_mark());
+      const TaskMeta& meta = fold_->meta();
+      if (mark && events_.followed) events_.followed(spec_, meta.sequence, mark->sequence);
+      if (mark && mark->sequence > meta.sequence) {
+        TRY(catch_up(*mark, manifests, ranges, stop));
+        if (stop) return {};
+        if (events_.followed) events_.followed(spec_, meta.sequence, mark->sequence);
+      }
+      // The log has gone back, or tells another story: the table knows what that means.
+      if (mark && (mark->sequence < meta.sequence || mark->manifest_hash != meta.manifest_hash)) break;
+      if (!mark && meta.sequence > 0) break;
+      for (const Milliseconds until = runtime_.uptime() + options_.follow_interval; !stop && runtime_.uptime() < until;)
+        runtime_.sleep(Milliseconds(20));
+    }
+  }
+  return {};
 }
 
 Result<void> Task::run_on_store(const std::atomic<bool>& stop) {

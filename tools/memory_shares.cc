@@ -26,6 +26,13 @@ constexpr int64_t kOtherWriters = 1;
 // A record of the largest size fits twice: as it is held, and as it is copied, packed or waited for.
 constexpr int64_t kTwoRecords = 2 * (kMaxRecordBytes + 128 * kKiB);
 
+// A copy that is kept warm reads manifests and rules beside its inputs, and each of allocation's inputs by itself.
+constexpr int64_t kSmallReader = 256 * kKiB;
+int64_t input_readers(const MemoryNeeds& needs) {
+  return needs.tasks() + kOtherReaders + (needs.follows ? needs.partitions - 1 : 0);
+}
+int64_t small_readers(const MemoryNeeds& needs) { return needs.follows ? 2 * needs.tasks() : 0; }
+
 MemoryShares least_parts(const MemoryNeeds& needs) {
   const int64_t tasks = needs.tasks();
   MemoryShares least;
@@ -34,7 +41,7 @@ MemoryShares least_parts(const MemoryNeeds& needs) {
   least.stores = tasks * 3 * kMiB / 2;
   least.agents = needs.scoring_tasks() * kMiB;
   least.commits = tasks * kTwoRecords;
-  least.reading = (tasks + kOtherReaders) * kTwoRecords;
+  least.reading = input_readers(needs) * kTwoRecords + small_readers(needs) * kSmallReader;
   // The embedded log writes one transaction at a time; cleaning holds a segment as it was and as it will be.
   least.writing = needs.kafka ? (tasks + kOtherWriters) * kTwoRecords : 16 * kMiB;
   least.audit = 4 * kMiB;
@@ -71,10 +78,12 @@ MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs) {
 }
 
 int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports) {
-  const int64_t readers = needs.tasks() + kOtherReaders;
-  const int64_t unit = (shares.reading - readers * kTwoRecords) / (readers + 3 * needs.scoring_tasks());
+  const int64_t readers = input_readers(needs), small = small_readers(needs) * kSmallReader;
+  const int64_t unit = (shares.reading - small - readers * kTwoRecords) / (readers + 3 * needs.scoring_tasks());
   return kTwoRecords + (of_reports ? 4 : 1) * unit;
 }
+
+int64_t small_reader_bytes() { return kSmallReader; }
 
 int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {
   return shares.writing / (needs.tasks() + kOtherWriters);

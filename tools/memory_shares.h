@@ -15,6 +15,7 @@ namespace assay::tools {
 struct MemoryNeeds {
   int64_t partitions = 4;  // of the topics that are keyed: a scoring and a promotion task each, and one task for allocation
   bool kafka = false;      // else the embedded log
+  bool follows = false;    // keeps copies of stores of tasks that it does not own; with those it owns never more than all tasks
   int64_t scoring_tasks() const { return partitions; }
   int64_t tasks() const { return 2 * partitions + 1; }
 };
@@ -45,6 +46,8 @@ MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs);
 /// One reader's share of what is fetched ahead (a reader of reports has four times the others' above the least, for all volume
 /// passes through it), and one writer's of what is on its way. Pure.
 int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports = false);
+/// The share of a reader of rules or manifests alone, of which there are few and small ones.
+int64_t small_reader_bytes();
 int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs);
 
 /// Keeps the allocator from holding back an arena for each of the many threads; MALLOC_ARENA_MAX in the environment wins.

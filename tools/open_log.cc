@@ -20,7 +20,9 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
     options.client_id = client_id;
     if (shares != nullptr) {
       options.fetch_buffer_bytes = reader_bytes(*shares, memory_needs(settings));
-      options.fetch_buffers[topic_names(settings).full(Topic::kReports)] = reader_bytes(*shares, memory_needs(settings), true);
+      const streams::TopicNames names = topic_names(settings);
+      options.fetch_buffers[names.full(Topic::kReports)] = reader_bytes(*shares, memory_needs(settings), true);
+      for (Topic topic : {Topic::kManifests, Topic::kConfig}) options.fetch_buffers[names.full(topic)] = small_reader_bytes();
       options.send_buffer_bytes = writer_bytes(*shares, memory_needs(settings));
     }
     return streams::open_kafka_log(options);

@@ -170,11 +170,19 @@ class FrontDoor {
     Json members = Json::array();
     for (const streams::MemberView& member : pipeline_.members())
       members.push_back(Json::object().set("processor", member.processor).set("joined", member.joined));
-    const bool ready = pipeline_.ready();
+    Json standbys = Json::array();
+    for (const streams::StandbyView& one : pipeline_.standbys())
+      standbys.push_back(Json::object()
+                             .set("task", one.task)
+                             .set("sequence", one.sequence)
+                             .set("committed", one.committed)
+                             .set("detail", one.trouble));
+    const bool ready = pipeline_.ready();  // whatever becomes of the copies
     return {ready, Json::object()
                        .set("status", ready ? "ready" : "not ready")
                        .set("members", std::move(members))
-                       .set("tasks", std::move(tasks))};
+                       .set("tasks", std::move(tasks))
+                       .set("standbys", std::move(standbys))};
   }
 
   void sample() {
@@ -295,6 +303,7 @@ Result<int> run(Context& context, const Flags& flags) {
   options.only = only;
   options.until_end = flags.until_end;
   options.patience = streams::Milliseconds(settings.run.patience_ms);
+  options.standbys = static_cast<int>(settings.run.standbys);
   // A service keeps its name over a quick restart, so that nothing moves.
   if (!flags.until_end && !settings.kafka.brokers.empty()) options.instance_id = peer_door->instance_id();
   options.task.commit_interval = streams::Milliseconds(settings.commit.interval_ms);

@@ -110,6 +110,8 @@ void read_audit(Members& table, AuditSettings& audit) {
 }
 
 void read_run(Members& table, RunSettings& run) {
+  table.count("standbys", run.standbys);
+  within(table, "standbys", run.standbys, 0, 8);
   std::string patience = format_duration_ms(run.patience_ms);
   table.text("patience", patience);
   if (auto ms = parse_duration_ms(patience); ms && *ms > 0) {
@@ -355,7 +357,8 @@ std::string flag_of(std::string key) {
 }  // namespace
 
 MemoryNeeds memory_needs(const Settings& settings) {
-  return {.partitions = settings.topics.partitions, .kafka = !settings.kafka.brokers.empty()};
+  const bool kafka = !settings.kafka.brokers.empty();
+  return {.partitions = settings.topics.partitions, .kafka = kafka, .follows = kafka && settings.run.standbys > 0};
 }
 
 Environment process_environment() {
@@ -418,7 +421,8 @@ Json settings_to_json(const Settings& settings) {
                         .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
   root.set("commit",
            Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
-  root.set("run", Json::object().set("patience", format_duration_ms(settings.run.patience_ms)));
+  root.set("run",
+           Json::object().set("standbys", settings.run.standbys).set("patience", format_duration_ms(settings.run.patience_ms)));
   root.set("peers", Json::object()
                         .set("listen", settings.peers.listen)
                         .set("advertise", settings.peers.advertise)

@@ -42,6 +42,7 @@ struct CommitSettings {
 };
 
 struct RunSettings {
+  int64_t standbys = 1;         // copies of each store in other processes of the group
   int64_t patience_ms = 60000;  // --until-end: a log that gives no answer for so long is an error
 };
 

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import group
 import harness
 from operations_test import fleet
 
@@ -10,41 +11,7 @@ QUESTIONS = (["scores"], ["scoreboard"], ["scoreboard", "--window", "1h", "--div
              ["pools"], ["state", "digest", "--recompute"])
 
 
-class Processes(harness.EndToEnd):
-
-    def group(self, count):
-        """Installations that share one prefix: processes of one group, each with a directory of its own."""
-        members = [self.assay("kafka") for _ in range(count)]
-        for member in members[1:]:
-            member.prefix = members[0].prefix
-        return members
-
-    def owned(self, member):
-        """Tasks that run in this process, by its own word; None while it does not say."""
-        status, text = member.http("/ready")
-        if status == 0:
-            return None
-        return {row["task"] for row in json.loads(text)["tasks"] if row["state"] == "running"}
-
-    def settle(self, members, tasks=10):
-        """Waits until every task runs in exactly one of the processes, and all of them have some."""
-
-        def look():
-            owned = [self.owned(member) for member in members]
-            if None in owned or not all(owned):
-                return None
-            return owned if sum(map(len, owned)) == len(set().union(*owned)) == tasks else None
-
-        return harness.wait_until("every task in one process", look, timeout_s=90)
-
-    def folded(self, member, reports):
-        def look():
-            done = member.call("lag", "-o", "json")
-            return done.code == 0 and all(row["recordsBehind"] == 0 for row in json.loads(done.out))
-
-        harness.wait_until("no lag", look, timeout_s=90)
-        status, text = member.http("/query/tally")
-        self.assertEqual((status, json.loads(text)["delivered"]), (200, reports))
+class Processes(group.Group):
 
     def test_any_process_answers_for_all_and_a_lost_one_is_exit_8(self):
         lines = fleet(21, 1500)
