@@ -26,10 +26,10 @@ constexpr int64_t kOtherWriters = 1;
 // A record of the largest size fits twice: as it is held, and as it is copied, packed or waited for.
 constexpr int64_t kTwoRecords = 2 * (kMaxRecordBytes + 128 * kKiB);
 
-// A copy that is kept warm reads manifests and rules beside its inputs, and each of allocation's inputs by itself.
+// A copy that is kept warm reads manifests and rules beside its inputs, and each of allocation's inputs by itself; the archiver has one reader.
 constexpr int64_t kSmallReader = 256 * kKiB;
 int64_t input_readers(const MemoryNeeds& needs) {
-  return needs.tasks() + kOtherReaders + (needs.follows ? needs.partitions - 1 : 0);
+  return needs.tasks() + kOtherReaders + (needs.follows ? needs.partitions - 1 : 0) + (needs.archive ? 1 : 0);
 }
 int64_t small_readers(const MemoryNeeds& needs) { return needs.follows ? 2 * needs.tasks() : 0; }
 
@@ -45,14 +45,18 @@ MemoryShares least_parts(const MemoryNeeds& needs) {
   // The embedded log writes one transaction at a time; cleaning holds a segment as it was and as it will be.
   least.writing = needs.kafka ? (tasks + kOtherWriters) * kTwoRecords : 16 * kMiB;
   least.audit = 4 * kMiB;
+  if (needs.archive) least.archive = 24 * kMiB;
   return least;
 }
 
 }  // namespace
 
 std::vector<std::pair<std::string_view, int64_t>> MemoryShares::parts() const {
-  return {{"process", process}, {"stores", stores},   {"agents", agents}, {"commits", commits},
-          {"reading", reading}, {"writing", writing}, {"audit", audit}};
+  std::vector<std::pair<std::string_view, int64_t>> out = {{"process", process}, {"stores", stores},   {"agents", agents},
+                                                           {"commits", commits}, {"reading", reading}, {"writing", writing},
+                                                           {"audit", audit}};
+  if (archive > 0) out.emplace_back("archive", archive);
+  return out;
 }
 
 int64_t least_memory(const MemoryNeeds& needs) {
@@ -67,19 +71,21 @@ MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs) {
   shares.process += budget_bytes / kSlackShare;
   const int64_t rest = budget_bytes - shares.sum();
   CHECK(rest >= 0);
-  constexpr int64_t kWhole = 24;
+  const int64_t archive = needs.archive ? 4 : 0, kWhole = 24 + archive;
   shares.agents += rest * 7 / kWhole;
   shares.stores += rest * 4 / kWhole;
   shares.commits += rest * 2 / kWhole;
   shares.reading += rest * 8 / kWhole;
   shares.writing += rest * 2 / kWhole;
   shares.audit += rest / kWhole;
+  shares.archive += rest * archive / kWhole;
   return shares;
 }
 
 int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports) {
   const int64_t readers = input_readers(needs), small = small_readers(needs) * kSmallReader;
-  const int64_t unit = (shares.reading - small - readers * kTwoRecords) / (readers + 3 * needs.scoring_tasks());
+  const int64_t large = needs.scoring_tasks() + (needs.archive ? 1 : 0);
+  const int64_t unit = (shares.reading - small - readers * kTwoRecords) / (readers + 3 * large);
   return kTwoRecords + (of_reports ? 4 : 1) * unit;
 }
 

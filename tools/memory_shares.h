@@ -16,6 +16,7 @@ struct MemoryNeeds {
   int64_t partitions = 4;  // of the topics that are keyed: a scoring and a promotion task each, and one task for allocation
   bool kafka = false;      // else the embedded log
   bool follows = false;    // keeps copies of stores of tasks that it does not own; with those it owns never more than all tasks
+  bool archive = false;    // every topic is followed into an archive
   int64_t scoring_tasks() const { return partitions; }
   int64_t tasks() const { return 2 * partitions + 1; }
 };
@@ -29,9 +30,10 @@ struct MemoryShares {
   int64_t reading = 0;  // fetched ahead of their readers
   int64_t writing = 0;  // behind their writers
   int64_t audit = 0;    // rows on their way to the database or the archive
+  int64_t archive = 0;  // open segments of the archive
 
   int64_t memtables() const { return stores / 2; }
-  int64_t sum() const { return process + stores + agents + commits + reading + writing + audit; }
+  int64_t sum() const { return process + stores + agents + commits + reading + writing + audit + archive; }
   /// Every part under its name.
   std::vector<std::pair<std::string_view, int64_t>> parts() const;
 };
@@ -44,7 +46,7 @@ int64_t least_memory(const MemoryNeeds& needs);
 MemoryShares share_memory(int64_t budget_bytes, const MemoryNeeds& needs);
 
 /// One reader's share of what is fetched ahead (a reader of reports has four times the others' above the least, for all volume
-/// passes through it), and one writer's of what is on its way. Pure.
+/// passes through it, and so has the archiver's), and one writer's of what is on its way. Pure.
 int64_t reader_bytes(const MemoryShares& shares, const MemoryNeeds& needs, bool of_reports = false);
 /// The share of a reader of rules or manifests alone, of which there are few and small ones.
 int64_t small_reader_bytes();

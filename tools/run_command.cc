@@ -10,6 +10,7 @@
 #include "streams/http_server.h"
 #include "streams/logging.h"
 #include "streams/pipeline.h"
+#include "tools/archiving.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/open_log.h"
@@ -35,8 +36,8 @@ Result<std::set<std::string>> parse_only(const std::string& text) {
   std::set<std::string> only;
   std::istringstream in(text);
   for (std::string name; std::getline(in, name, ',');) {
-    if (name != "scoring" && name != "promotion" && name != "allocation" && name != "audit")
-      return Error{Errc::kUsage, "--only " + name + ": one of scoring, promotion, allocation, audit"};
+    if (name != "scoring" && name != "promotion" && name != "allocation" && name != "audit" && name != "archive")
+      return Error{Errc::kUsage, "--only " + name + ": one of scoring, promotion, allocation, audit, archive"};
     only.insert(name);
   }
   return only;
@@ -343,7 +344,12 @@ Result<int> run(Context& context, const Flags& flags) {
       if (most > 0) progress.finish();
     });
   }
+  std::optional<Archiving> archiving;
+  if (!settings.archive.url.empty() && (only.empty() || only.contains("archive")))
+    archiving.emplace(settings, *log, signer, options.instance_id, shares);
   Result<void> result = pipeline.run(stop_requested);
+  if (archiving && flags.until_end && result && !stop_requested) result = archiving->finish(stop_requested);
+  archiving.reset();
   done = true;
   if (watcher.joinable()) watcher.join();
   door.close();
@@ -364,7 +370,7 @@ void register_run(Command& root) {
   command.example("assay run --until-end")
       .example("assay --brokers 127.0.0.1:9092 --database-url postgresql://… run --http 127.0.0.1:8050")
       .flag("--until-end", flags->until_end, "End when every partition is folded and committed and nothing more follows")
-      .option("--only", flags->only, "Only these processors: scoring,promotion,allocation,audit")
+      .option("--only", flags->only, "Only these: scoring,promotion,allocation,audit,archive")
       .option("--http", flags->http, "Serve HTTP there (host:port)");
   command.run([flags](Context& context) { return run(context, *flags); });
 }

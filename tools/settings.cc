@@ -144,6 +144,18 @@ void read_peers(Members& table, PeerSettings& peers) {
     table.refuse("advertise", "must say how others reach this process, because " + quoted(peers.listen) + " is no address to ask");
 }
 
+void read_archive(Members& table, ArchiveSettings& archive) {
+  table.text("url", archive.url);
+  if (!archive.url.empty() && !archive.url.starts_with("file:///"))
+    table.refuse("url", "must be \"file:///DIR\", or empty for no archive; is " + quoted(archive.url));
+  std::string age = format_duration_ms(archive.segment_age_ms);
+  table.text("segment_age", age);
+  if (auto ms = parse_duration_ms(age); ms && *ms >= kSecondMs)
+    archive.segment_age_ms = *ms;
+  else
+    table.refuse("segment_age", "must be a duration of at least 1s, such as \"5m\", is " + quoted(age));
+}
+
 void read_settings(const Json& root, Settings& settings, std::vector<ConfigProblem>& problems) {
   Members top(root, "", problems);
   std::string profile = "development";
@@ -186,6 +198,7 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
     table.count("checkpoints_kept", settings.state.checkpoints_kept);
     within(table, "checkpoints_kept", settings.state.checkpoints_kept, 1, 100);
   });
+  top.table("archive", [&](Members& table) { read_archive(table, settings.archive); });
   top.table("http", [&](Members& table) {
     table.text("addr", settings.http_addr);
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
@@ -358,7 +371,10 @@ std::string flag_of(std::string key) {
 
 MemoryNeeds memory_needs(const Settings& settings) {
   const bool kafka = !settings.kafka.brokers.empty();
-  return {.partitions = settings.topics.partitions, .kafka = kafka, .follows = kafka && settings.run.standbys > 0};
+  return {.partitions = settings.topics.partitions,
+          .kafka = kafka,
+          .follows = kafka && settings.run.standbys > 0,
+          .archive = !settings.archive.url.empty()};
 }
 
 Environment process_environment() {
@@ -430,6 +446,8 @@ Json settings_to_json(const Settings& settings) {
   root.set("state", Json::object()
                         .set("checkpoint_interval", format_duration_ms(settings.state.checkpoint_interval_ms))
                         .set("checkpoints_kept", settings.state.checkpoints_kept));
+  root.set("archive",
+           Json::object().set("url", settings.archive.url).set("segment_age", format_duration_ms(settings.archive.segment_age_ms)));
   root.set("http", Json::object().set("addr", settings.http_addr));
   root.set("log", Json::object().set("level", settings.log_level));
   return root;

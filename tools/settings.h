@@ -57,6 +57,11 @@ struct StateSettings {
   int64_t checkpoints_kept = 2;
 };
 
+struct ArchiveSettings {
+  std::string url;  // empty: nothing is archived
+  int64_t segment_age_ms = 300'000;
+};
+
 enum class Profile { kDevelopment, kProduction };
 
 struct Settings {
@@ -72,6 +77,7 @@ struct Settings {
   RunSettings run;
   PeerSettings peers;
   StateSettings state;
+  ArchiveSettings archive;
   std::string http_addr = "127.0.0.1:8050";
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
 
 #include "tools/memory_shares.h"
 
@@ -13,8 +14,8 @@ constexpr int64_t kMiB = 1 << 20;
 TEST(MemoryShares, NeverSumToMoreThanTheBudgetForAnyNumberOfTasks) {
   std::mt19937_64 random(1);
   for (int64_t partitions = 1; partitions <= 1000; ++partitions)
-    for (int kind = 0; kind < 3; ++kind) {
-      const MemoryNeeds needs{.partitions = partitions, .kafka = kind > 0, .follows = kind > 1};
+    for (int kind = 0; kind < 4; ++kind) {
+      const MemoryNeeds needs{.partitions = partitions, .kafka = kind > 0, .follows = kind > 1, .archive = kind > 2};
       const int64_t least = least_memory(needs);
       for (int64_t budget : {least, least + 1, least + static_cast<int64_t>(random() % (64 * 1024 * kMiB))}) {
         const MemoryShares shares = share_memory(budget, needs);
@@ -33,6 +34,9 @@ TEST(MemoryShares, LeaveEveryReaderWriterAndCommitRoomForTheLargestRecord) {
     const MemoryShares shares = share_memory(least_memory(needs), needs);
     EXPECT_GE(reader_bytes(shares, needs), 2 * kMiB);
     const MemoryShares more = share_memory(4 * least_memory(needs), needs);
+    const MemoryShares following = share_memory(4 * least_memory({.partitions = partitions, .kafka = true, .archive = true}),
+                                                {.partitions = partitions, .kafka = true, .archive = true});
+    EXPECT_GE(following.archive, 24 * kMiB);
     EXPECT_LE(needs.scoring_tasks() * reader_bytes(more, needs, true) +
                   (needs.tasks() - needs.scoring_tasks()) * reader_bytes(more, needs) + 2 * needs.tasks() * small_reader_bytes() +
                   (partitions - 1) * reader_bytes(more, needs),
