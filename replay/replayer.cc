@@ -73,6 +73,14 @@ bool may_be_compacted(const streams::TopicNames& names, const TopicPartition& tp
   return false;
 }
 
+bool beyond(const Manifest& manifest, const ReplayOptions& options) {
+  if (options.until && manifest.instant > *options.until) return true;
+  return std::ranges::any_of(manifest.ranges, [&](const streams::InputRange& range) {
+    auto it = options.until_offsets.find({options.names.full(range.tp.topic), range.tp.partition});
+    return it != options.until_offsets.end() && range.to > it->second;
+  });
+}
+
 Result<int64_t> check_outputs(const streams::Commit& commit, const streams::TopicNames& names, const WrittenRecords& written) {
   int64_t checked = 0;
   for (const OutRecord& record : commit.transaction.records) {
@@ -122,7 +130,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       streams::ManifestReader manifests(log, names, w.spec, 0, range);
       for (;;) {
         TRY_ASSIGN(auto next, manifests.next());
-        if (!next || (options.until && next->manifest.instant > *options.until)) break;
+        if (!next || beyond(next->manifest, options)) break;
         total += next->manifest.delivered;
         w.manifests.push_back(std::move(*next));
       }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,9 +19,10 @@ namespace assay::replay {
 struct ReplayOptions {
   streams::TopicNames names;
   processors::ScoringOptions scoring;
-  std::optional<WallTime> until;  // behaviour: manifests of a later instant are left out
-  bool check_outputs = true;      // behaviour: compare every output record with the one on the log
-  unsigned threads = 0;           // performance; 0: one per core
+  std::optional<WallTime> until;                   // behaviour: manifests of a later instant are left out
+  std::map<TopicPartition, Offset> until_offsets;  // behaviour: and those that folded an input past its offset here
+  bool check_outputs = true;                       // behaviour: compare every output record with the one on the log
+  unsigned threads = 0;                            // performance; 0: one per core
   /// Told after each manifest, from any thread: records delivered so far over all tasks, and how many there will be.
   std::function<void(int64_t done, int64_t total)> progress;
 };

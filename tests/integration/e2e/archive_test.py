@@ -1,0 +1,166 @@
+"""The archive alone is enough: everything else is deleted, and state, decisions and audit rows come out of it again."""
+
+import gzip
+import json
+import pathlib
+import re
+import shutil
+
+import harness
+
+ROWS = "SELECT id, prev_hash, hash, payload, created_at, signature FROM audit_events ORDER BY created_at"
+
+
+class Archive(harness.EndToEnd):
+    def archiving(self, log, **options):
+        """An installation with an archive and a signing key that do not lie in its data directory."""
+        self.archive = self.directory / f"archive-{log}"
+        key = self.directory / f"signer-{log}.key"
+        sets = ("log.level=info", f"archive.url=file://{self.archive}", f"audit.signer_key={key}", "commit.max_records=97", "commit.interval_ms=20")
+        return self.assay(log, sets=sets, **options)
+
+    def fleet(self, reports, seed=11):
+        path = self.directory / f"fleet-{seed}.jsonl"
+        self.assay().ok("generate", "--agents", 12, "--reports", reports, "--seed", seed, "--bad", "0.01", "--late", "0.1", "--out", path)
+        return path.read_bytes().splitlines(keepends=True)
+
+    def crash(self, here):
+        """Starts the service and kills it once something was committed."""
+        service = here.start("run")
+
+        def committed():
+            self.assertTrue(service.alive(), service.err())
+            return re.search(r'^assay_records_delivered_total\{task="scoring-\d+"\} [1-9]', here.http("/metrics")[1], re.MULTILINE)
+
+        harness.wait_until("a commit", committed, every_s=0.005)
+        service.kill()
+
+    def chain_of(self, directory):
+        return [json.loads(line) for path in sorted(pathlib.Path(directory).glob("audit-events/*/*/*/*.jsonl.gz"))
+                for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+    def segments(self):
+        return sorted(self.archive.glob("segments/*/*/*.seg"))
+
+    def entries(self):
+        return sorted(self.archive.glob("entries/*/*/*.json"))
+
+    def test_everything_but_the_archive_is_deleted(self):
+        for log in ("embedded", "kafka"):
+            with self.subTest(log=log):
+                here = self.archiving(log, database=log == "kafka")
+                lines = self.fleet(4000)
+                sent = 0
+                for part in range(4):
+                    portion = b"".join(lines[len(lines) * part // 4:len(lines) * (part + 1) // 4])
+                    sent += here.json("produce", "--raw", data=portion)["sent"]
+                    if part < 3:
+                        self.crash(here)
+                self.assertEqual(here.fold()["delivered"], sent)
+                digests = {row["task"]: row["digest"] for row in here.json("state", "digest", "--recompute")}
+                chain = harness.psql(here.database_url, ROWS) if here.database_url else self.chain_of(here.data / "audit")
+                self.assertGreater(len(chain), 20)
+                here.ok("replay", "verify", "--from", "archive")
+                here.ok("replay", "verify", "--from", f"log+archive:{self.archive}")
+
+                # Stores, log and database are gone; what is left has no broker to ask.
+                shutil.rmtree(here.data)
+                if here.database_url:
+                    harness.psql(harness.needed("ASSAY_TEST_DATABASE_URL"), f"DROP DATABASE {here.database_url.rsplit('/', 1)[1]}")
+                other = self.assay("embedded", database=log == "kafka", sets=here.sets)
+                other.prefix = here.prefix
+                into = self.directory / f"rebuilt-{log}"
+                rows = other.json("replay", "run", "--from", f"archive:{self.archive}", "--into", into)
+                self.assertEqual({row["task"]: row["digest"] for row in rows}, digests)
+                again = harness.psql(other.database_url, ROWS) if other.database_url else self.chain_of(into / "audit")
+                self.assertEqual(again, chain)
+                other.ok("replay", "verify", "--from", f"archive:{self.archive}", "--into", into)
+
+    def test_until_an_instant_or_an_offset(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(200))
+        here.fold()
+        def run(name, *until):
+            return {row["task"]: row for row in here.json("replay", "run", "--from", "archive", "--into", self.directory / name, *until)}
+        whole = run("whole")
+        none = run("none", "--until", "2001-01-01T00:00:00Z")
+        self.assertEqual({row["manifests"] for row in none.values()}, {0})
+        part = run("part", "--until", "eval.reports.v1/0=20")
+        self.assertLess(part["scoring-0"]["records"], whole["scoring-0"]["records"])
+        self.assertEqual(part["scoring-1"], whole["scoring-1"])
+        for words in ("yesterday", "eval.reports.v1/4=1", "eval.report/0=1", "eval.reports.v1/0=", "eval.reports.v1=3"):
+            self.assertEqual(here.call("replay", "run", "--from", "archive", "--into", self.directory / "x", "--until", words).code, 2, words)
+
+    def small(self, count):
+        return [{"agentId": f"a{n % 7}", "id": f"r{n}", "metricSet": {"quality": n % 10 / 10}, "timestamp": f"2026-05-01T{n // 60 % 24:02}:{n % 60:02}:00Z"}
+                for n in range(count)]
+
+    def test_each_harm_has_its_exit_code(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(300))
+        here.fold()
+        kept = self.directory / "kept"
+        shutil.copytree(self.archive, kept)
+        entry = next(path for path in self.entries() if "eval.reports.v1/" in str(path))
+        segment = self.archive / json.loads(entry.read_bytes())["object"]
+
+        def harm(path, change):
+            def do():
+                path.write_bytes(change(path.read_bytes()))
+            return do
+
+        def forge(**members):
+            return lambda text: json.dumps({**json.loads(text), **members}, separators=(",", ":"), sort_keys=True).encode()
+
+        root = self.archive / "archive.json"
+        harms = {
+            "a flipped bit": (harm(segment, lambda b: b[:200] + bytes([b[200] ^ 1]) + b[201:]), 4, "not the segment that was signed"),
+            "a cut segment": (harm(segment, lambda b: b[:-40]), 4, "not the segment that was signed"),
+            "a missing segment": (segment.unlink, 8, "the segment is missing"),
+            "an unsigned entry": (harm(entry, forge(signature="")), 4, str(entry.relative_to(self.archive))),
+            "an altered entry": (harm(entry, forge(maxTimestamp="1")), 4, str(entry.relative_to(self.archive))),
+            "an entry of another cluster": (harm(entry, forge(cluster="other")), 4, "cluster other"),
+            "no entry": (entry.unlink, 8, "no manifest"),
+            "a newer format": (harm(root, forge(format=2)), 5, "format is 2"),
+            "no archive": (root.unlink, 8, "there is none"),
+        }
+        for name, (do, code, words) in harms.items():
+            with self.subTest(name):
+                shutil.rmtree(self.archive)
+                shutil.copytree(kept, self.archive)
+                do()
+                into = self.directory / ("into " + name)
+                for command in (("run", "--into", into), ("verify",)):
+                    done = here.call("replay", *command, "--from", "archive")
+                    self.assertEqual(done.code, code, (name, done.err))
+                    if name != "no entry":
+                        self.assertIn(words, done.err)
+                    self.assertEqual(done.out, b"", "a partial result is never printed as a whole one")
+        shutil.rmtree(self.archive)
+        shutil.copytree(kept, self.archive)
+        # Its own keys say nothing to somebody who has pinned others.
+        other = self.directory / "signers.json"
+        other.write_text((self.archive / "signers" / "eval-audit-signer-v1.json").read_text())
+        here.ok("replay", "verify", "--from", "archive", "--signers", other)
+        other.write_text('{"signers":[]}')
+        self.assertEqual(here.call("replay", "verify", "--from", "archive", "--signers", other).code, 4)
+        # An archive takes one log only.
+        stranger = self.archiving("embedded")
+        stranger.produce(self.small(5))
+        done = stranger.call("run", "--until-end")
+        self.assertEqual(done.code, 5, done.err)
+        self.assertIn("it belongs to cluster", done.err)
+
+    def test_words_that_name_no_source(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(5))
+        for words, code in (("broker", 2), ("log:x", 2), ("archive:ftp://x", 2), ("archive:/no/such", 8)):
+            self.assertEqual(here.call("replay", "verify", "--from", words).code, code, words)
+        here.sets = []
+        self.assertEqual(here.call("replay", "verify", "--from", "archive").code, 2)
+        here.sets = ["archive.url=here"]
+        self.assertEqual(here.call("run", "--until-end").code, 2)
+
+
+if __name__ == "__main__":
+    harness.main()
