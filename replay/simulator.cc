@@ -214,7 +214,6 @@ class World {
       o.linger = Milliseconds(5);
       o.retry_min = Milliseconds(20);
       o.retry_max = Milliseconds(300);
-      o.sign_threads = 1;
       o.dead_letter = [this](const RecordView&, Reason, std::string_view detail) -> Result<void> {
         fail("the chain refuses a record of ours: " + std::string(detail));
         return {};

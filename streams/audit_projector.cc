@@ -1,7 +1,6 @@
 #include "streams/audit_projector.h"
 
 #include <algorithm>
-#include <future>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -16,7 +15,6 @@ namespace {
 
 constexpr Milliseconds kPollWait{100};
 constexpr Milliseconds kCommitEvery{1000};
-constexpr size_t kRowsPerSigningThread = 64;  // fewer are signed faster than a thread starts
 
 /// What was folded since the last batch that went to the sink.
 struct Batch {
@@ -164,28 +162,23 @@ class AuditProjector::Run {
     return {};
   }
 
-  /// Signs the rows that are not signed yet, on several threads.
+  /// Signs the rows that are not signed yet.
   Result<void> sign(Batch& batch) {
-    const size_t limit = options_.sign_threads != 0 ? options_.sign_threads : std::max(1u, std::thread::hardware_concurrency());
-    const size_t threads = std::clamp<size_t>(batch.rows.size() / kRowsPerSigningThread, 1, limit);
-    auto sign_part = [&](size_t part) -> Result<void> {
-      const size_t begin = batch.rows.size() * part / threads, end = batch.rows.size() * (part + 1) / threads;
-      for (size_t i = begin; i < end; ++i) {
-        SignedRow& row = batch.rows[i];
-        if (!row.signature.empty()) continue;
-        TRY_ASSIGN(std::string signature, p_.signer_.sign(row.row.hash));
-        row.signature = to_base64(signature);
-        row.signer_kid = p_.signer_.key().signer_id;
+    std::vector<SignedRow*> unsigned_rows;
+    std::vector<Sha256Digest> digests;
+    for (SignedRow& row : batch.rows)
+      if (row.signature.empty()) {
+        unsigned_rows.push_back(&row);
+        digests.push_back(row.row.hash);
+      }
+    if (digests.empty()) return {};
+    return retrying<void>([&]() -> Result<void> {
+      TRY_ASSIGN(std::vector<std::string> signatures, p_.signer_.sign_all(digests));
+      for (size_t i = 0; i < digests.size(); ++i) {
+        unsigned_rows[i]->signature = to_base64(signatures[i]);
+        unsigned_rows[i]->signer_kid = p_.signer_.key().signer_id;
       }
       return {};
-    };
-    return retrying<void>([&]() -> Result<void> {
-      std::vector<std::future<Result<void>>> others;
-      for (size_t part = 1; part < threads; ++part) others.push_back(std::async(std::launch::async, sign_part, part));
-      Result<void> result = sign_part(0);
-      for (auto& other : others)
-        if (Result<void> done = other.get(); result) result = std::move(done);
-      return result;
     });
   }
 

@@ -20,7 +20,6 @@ struct AuditProjectorOptions {
   size_t batch_bytes_max = 4 << 20;
   Milliseconds linger{20};  // how long a batch that is not full waits for more
   Milliseconds retry_min{100}, retry_max{5000};
-  unsigned sign_threads = 0;  // 0: one per core
   /// Takes a record that the chain refuses, before its batch is stored; called again when the projector starts over. Required.
   std::function<Result<void>(const RecordView&, Reason, std::string_view detail)> dead_letter;
   /// Reads the writer's stamp from a record's headers; without it nothing is deduplicated.

@@ -12,8 +12,6 @@ constexpr std::string_view kUnused[] = {"KERNEL_API_URL",
                                         "SENTINELNET_URL",
                                         "FINANCE_API_URL",
                                         "ALLOC_DATABASE_URL",
-                                        "AUDIT_SIGNING_KMS_KEY_ID",
-                                        "SIGNING_PROXY_URL",
                                         "S3_ENDPOINT",
                                         "S3_REGION",
                                         "S3_ACCESS_KEY",
@@ -92,6 +90,16 @@ std::vector<EnvironmentValue> read_environment(const Environment& environment, c
   text("EVAL_DATABASE_URL", "database.url");
   text("AUDIT_SIGNER_KID", "audit.signer_id");
   text("ASSAY_PEERS_SECRET", "peers.secret");
+  text("AUDIT_SIGNER_PIN", "audit.pkcs11.pin");
+  text("AWS_DEFAULT_REGION", "audit.kms.region");
+  text("AWS_REGION", "audit.kms.region");
+  text("AWS_ENDPOINT_URL_KMS", "audit.kms.endpoint");
+  text("SIGNING_PROXY_URL", "audit.proxy.url");
+  text("AUDIT_SIGNING_KMS_KEY_ID", "audit.kms.key_id");
+  // Naming a service chooses it; a KMS goes before the proxy that stands in for it.
+  if (const char* kind = variable("AUDIT_SIGNING_KMS_KEY_ID") ? "kms" : variable("SIGNING_PROXY_URL") ? "proxy" : nullptr)
+    values.push_back(
+        {variable("AUDIT_SIGNING_KMS_KEY_ID") ? "AUDIT_SIGNING_KMS_KEY_ID" : "SIGNING_PROXY_URL", "audit.signer", Json(kind), ""});
   if (const std::string* port = variable("PORT")) {
     auto number = parse_count(*port);
     const size_t colon = http_addr.rfind(':');

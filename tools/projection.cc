@@ -14,18 +14,6 @@ std::string audit_dir(const std::string& data_dir) { return (std::filesystem::pa
 
 }  // namespace
 
-Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings) {
-  streams::FileSignerOptions options;
-  options.path = settings.audit.signer_key.empty() ? (std::filesystem::path(settings.data_dir) / "audit-signer.key").string()
-                                                   : settings.audit.signer_key;
-  options.signer_id = settings.audit.signer_id;
-  options.production = settings.profile == Profile::kProduction && settings.audit.kms_waiver_by.empty();
-  std::error_code failed;
-  std::filesystem::create_directories(std::filesystem::path(options.path).parent_path(), failed);
-  TRY_ASSIGN(auto signer, streams::open_file_signer(options));
-  return std::shared_ptr<streams::Signer>(std::move(signer));
-}
-
 Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
                                                             const std::shared_ptr<streams::Signer>& signer) {
   if (!settings.database.url.empty()) return streams::open_postgres_sink(settings.database.url);
@@ -37,38 +25,11 @@ Result<streams::StoredChain> open_stored_chain(const Settings& settings, const s
   return streams::open_archive_chain(audit_dir(data_dir));
 }
 
-namespace {
-
-/// The signer, with its failures counted.
-class CountedSigner : public streams::Signer {
- public:
-  CountedSigner(std::shared_ptr<streams::Signer> signer, streams::Metrics& metrics)
-      : signer_(std::move(signer)), metrics_(metrics) {
-    metrics_.touch(streams::Metric::kSignerFailures, {key().signer_id});
-  }
-  Result<std::string> sign(const Sha256Digest& digest) override {
-    Result<std::string> signature = signer_->sign(digest);
-    if (!signature) metrics_.increment(streams::Metric::kSignerFailures, {key().signer_id});
-    return signature;
-  }
-  const SignerKey& key() const override { return signer_->key(); }
-
- private:
-  std::shared_ptr<streams::Signer> signer_;
-  streams::Metrics& metrics_;
-};
-
-}  // namespace
-
 AuditProjection::AuditProjection(streams::Log& log, const streams::TopicNames& names, std::unique_ptr<streams::AuditSink> sink,
                                  std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics)
-    : log_(log),
-      names_(names),
-      sink_(std::move(sink)),
-      signer_(std::make_unique<CountedSigner>(std::move(signer), metrics)),
-      group_(std::move(group)),
-      metrics_(metrics) {
+    : log_(log), names_(names), sink_(std::move(sink)), signer_(std::move(signer)), group_(std::move(group)), metrics_(metrics) {
   metrics_.touch(streams::Metric::kProjectorErrors, {"unreachable"});
+  metrics_.touch(streams::Metric::kSignerFailures, {signer_->key().signer_id});
 }
 
 Result<void> AuditProjection::dead_letter(const RecordView& record, Reason reason, std::string_view detail) {

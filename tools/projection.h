@@ -7,16 +7,13 @@
 #include "streams/audit_projector.h"
 #include "streams/audit_sink.h"
 #include "streams/pipeline.h"
-#include "tools/settings.h"
+#include "tools/signers.h"
 
 namespace assay::tools {
 
 /// PostgreSQL when a database is set, else the archive files of DIR/audit.
 Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
                                                             const std::shared_ptr<streams::Signer>& signer);
-
-/// The signer of the settings; in development its key file is made on first use. Errors: kRefused in production.
-Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings);
 
 /// The chain that the settings name, to read. Errors: kIncomplete when there is none yet.
 Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir);
@@ -41,7 +38,7 @@ class AuditProjection {
   streams::Log& log_;
   streams::TopicNames names_;
   std::unique_ptr<streams::AuditSink> sink_;
-  std::unique_ptr<streams::Signer> signer_;
+  std::shared_ptr<streams::Signer> signer_;
   std::string group_;
   streams::Metrics& metrics_;
   mutable std::mutex mutex_;

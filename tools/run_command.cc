@@ -277,6 +277,22 @@ Result<Json> account(const Settings& settings, streams::Log& log) {
       .set("byReason", std::move(by_reason));
 }
 
+/// Checks every guard, the signer among them: where a KMS, an HSM or a proxy must sign, it has to sign something first. A key
+/// file is opened later, when the directory is ours.
+Result<std::shared_ptr<streams::Signer>> checked_signer(const Settings& settings, streams::Metrics& metrics) {
+  if (settings.audit.signer == "file") {
+    TRY(check_production_guards(settings, wall_now().value));
+    return std::shared_ptr<streams::Signer>();
+  }
+  Result<std::shared_ptr<streams::Signer>> signer = open_signer(settings, [&metrics, id = settings.audit.signer_id](const Error&) {
+    metrics.increment(streams::Metric::kSignerFailures, {id});
+  });
+  Result<void> tried = signer ? probe_signer(**signer) : Result<void>(signer.error());
+  TRY(check_production_guards(settings, wall_now().value, tried ? std::string() : tried.error().message));
+  TRY(std::move(tried));
+  return signer;
+}
+
 Result<int> run(Context& context, const Flags& flags) {
   const Settings& settings = context.settings;
   TRY_ASSIGN(auto only, parse_only(flags.only));
@@ -284,6 +300,8 @@ Result<int> run(Context& context, const Flags& flags) {
   std::signal(SIGTERM, request_stop);
   std::signal(SIGINT, request_stop);
   std::signal(SIGPIPE, SIG_IGN);
+  streams::Metrics metrics;
+  TRY_ASSIGN(std::shared_ptr<streams::Signer> signer, checked_signer(settings, metrics));
   TRY(streams::configure_logging({.level = context.quiet ? streams::LogLevel::kWarning : parse_level(settings.log_level)}));
   auto lock = streams::DirectoryLock::take(settings.data_dir);
   if (!lock) return Error{Errc::kRefused, "running on " + settings.data_dir + ": " + lock.error().message};
@@ -293,9 +311,10 @@ Result<int> run(Context& context, const Flags& flags) {
   auto started = start_log(context, shares, peer_door->client_id(), !flags.until_end);
   if (!started && stop_requested) return 0;
   TRY_ASSIGN(auto log, std::move(started));
-  TRY_ASSIGN(auto signer, open_signer(settings));
+  if (!signer) {
+    TRY_ASSIGN(signer, open_signer(settings));
+  }
   TRY_ASSIGN(auto sink, open_audit_sink(settings, settings.data_dir, signer));
-  streams::Metrics metrics;
   const streams::TopicNames names = topic_names(settings);
   AuditProjection audit(*log, names, std::move(sink), signer, streams::audit_group(names), metrics);
 
@@ -371,7 +390,8 @@ void register_run(Command& root) {
       .example("assay --brokers 127.0.0.1:9092 --database-url postgresql://… run --http 127.0.0.1:8050")
       .flag("--until-end", flags->until_end, "End when every partition is folded and committed and nothing more follows")
       .option("--only", flags->only, "Only these: scoring,promotion,allocation,audit,archive")
-      .option("--http", flags->http, "Serve HTTP there (host:port)");
+      .option("--http", flags->http, "Serve HTTP there (host:port)")
+      .unguarded();  // it checks the guards itself, the signer among them
   command.run([flags](Context& context) { return run(context, *flags); });
 }
 

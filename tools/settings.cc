@@ -96,19 +96,6 @@ void read_database(Members& table, DatabaseSettings& database) {
     table.refuse("url", "must be postgresql://USER@HOST:PORT/NAME or empty, is " + quoted(without_password(database.url)));
 }
 
-void read_audit(Members& table, AuditSettings& audit) {
-  table.text("signer_key", audit.signer_key);
-  table.text("signer_id", audit.signer_id);
-  if (audit.signer_id.empty() || audit.signer_id.size() > 256) table.refuse("signer_id", "must have 1 to 256 bytes");
-  table.choice("eval_submit", audit.eval_submit, {"range", "each"});
-  table.text("kms_waiver_by", audit.kms_waiver_by);
-  std::string until;
-  table.text("kms_waiver_until", until);
-  audit.kms_waiver_until_ms = parse_rfc3339_ms(until);
-  if (!until.empty() && !audit.kms_waiver_until_ms)
-    table.refuse("kms_waiver_until", "must be a time such as \"2026-05-01T12:00:00Z\", is " + quoted(until));
-}
-
 void read_run(Members& table, RunSettings& run) {
   table.count("standbys", run.standbys);
   within(table, "standbys", run.standbys, 0, 8);
@@ -428,13 +415,7 @@ Json settings_to_json(const Settings& settings) {
                              : value);
   root.set("kafka", Json::object().set("brokers", settings.kafka.brokers).set("properties", std::move(properties)));
   root.set("database", Json::object().set("url", without_password(settings.database.url)));
-  const AuditSettings& audit = settings.audit;
-  root.set("audit", Json::object()
-                        .set("signer_key", audit.signer_key)
-                        .set("signer_id", audit.signer_id)
-                        .set("eval_submit", audit.eval_submit)
-                        .set("kms_waiver_by", audit.kms_waiver_by)
-                        .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : ""));
+  root.set("audit", audit_settings_to_json(settings.audit));
   root.set("commit",
            Json::object().set("interval_ms", settings.commit.interval_ms).set("max_records", settings.commit.max_records));
   root.set("run",
@@ -453,16 +434,25 @@ Json settings_to_json(const Settings& settings) {
   return root;
 }
 
-Result<void> check_production_guards(const Settings& settings, int64_t now_ms) {
+bool requires_kms(const Settings& settings) { return settings.require_kms.value_or(settings.profile == Profile::kProduction); }
+
+Result<void> check_production_guards(const Settings& settings, int64_t now_ms, const std::string& signer_fault) {
   std::vector<std::string> failed;
   const bool production = settings.profile == Profile::kProduction;
   if (production)
     for (const std::string& name : settings.dev_switches)
       failed.push_back(name + ": a development override has no place in production; unset it");
   const AuditSettings& audit = settings.audit;
-  if (settings.require_kms.value_or(production)) {
-    failed.push_back(std::string("REQUIRE_KMS") + (settings.require_kms ? "=true" : " (true in production unless it says false)") +
-                     ": no KMS, HSM or signing proxy is configured as signer; this version signs with a key file");
+  const std::string kms =
+      std::string("REQUIRE_KMS") + (settings.require_kms ? "=true" : " (true in production unless it says false)");
+  if (audit.signer != "file") {
+    if (production || requires_kms(settings))
+      for (std::string& problem : signer_problems(audit, production)) failed.push_back(std::move(problem));
+    if (requires_kms(settings) && !signer_fault.empty())
+      failed.push_back(kms + ": the signer " + audit.signer_id + " (audit.signer = \"" + audit.signer +
+                       "\") does not work: " + signer_fault);
+  } else if (requires_kms(settings)) {
+    failed.push_back(kms + ": no KMS, HSM or signing proxy is configured as signer; set audit.signer to kms, pkcs11 or proxy");
   } else if (production && (audit.kms_waiver_by.empty() || !audit.kms_waiver_until_ms)) {
     failed.push_back(
         "REQUIRE_KMS=false: in production this needs a named, time-limited authorisation;"

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "tools/audit_settings.h"
 #include "tools/memory_shares.h"
 
 namespace assay::tools {
@@ -25,15 +26,6 @@ struct KafkaSettings {
 
 struct DatabaseSettings {
   std::string url;  // empty: the audit chain is written as archive files
-};
-
-struct AuditSettings {
-  std::string signer_key;  // file; empty: DIR/audit-signer.key, made on first use
-  std::string signer_id = "eval-audit-signer-v1";
-  std::string eval_submit = "range";  // "range" | "each"
-  /// Who allows a key file to sign in production, and until when (ms since the epoch): an emergency, itself audited.
-  std::string kms_waiver_by;
-  std::optional<int64_t> kms_waiver_until_ms;
 };
 
 struct CommitSettings {
@@ -111,8 +103,12 @@ Result<Settings> load_settings(const Layers& layers);
 /// The settings as one document in the order and with the names of the file; the password of a URL is left out.
 Json settings_to_json(const Settings& settings);
 
-/// Refuses to work in production with what is for development only. Errors: kRefused naming every guard that failed.
-Result<void> check_production_guards(const Settings& settings, int64_t now_ms);
+/// Whether only a KMS, an HSM or a signing proxy may sign: REQUIRE_KMS, and production unless that says false.
+bool requires_kms(const Settings& settings);
+
+/// Refuses to work in production with what is for development only. `signer_fault`: what happened when the signer was tried.
+/// Errors: kRefused naming every guard that failed.
+Result<void> check_production_guards(const Settings& settings, int64_t now_ms, const std::string& signer_fault = {});
 
 /// "512MiB" and back; K, M, G with iB or without.
 std::optional<int64_t> parse_size_bytes(std::string_view text);

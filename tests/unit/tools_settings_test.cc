@@ -217,6 +217,10 @@ TEST_F(SettingsTest, TheEnvironmentOfTheOriginalsDeploymentsIsUnderstood) {
   Layers layers;
   layers.environment = {{"EVAL_DATABASE_URL", "postgresql://u@h/eval"},
                         {"AUDIT_SIGNER_KID", "kid-7"},
+                        {"AUDIT_SIGNING_KMS_KEY_ID", "alias/audit"},
+                        {"SIGNING_PROXY_URL", "https://signer:8443"},
+                        {"AWS_REGION", "eu-central-1"},
+                        {"AUDIT_SIGNER_PIN", "1234"},
                         {"RESOURCE_ALLOCATOR_POOLS", "gpus-us-east:3,cpu-highmem:64,memory-big:4096"},
                         {"RESOURCE_ALLOCATOR_DENY_POOLS", "spot-*,cpu-highmem"},
                         {"RESOURCE_ALLOCATOR_MAX_DELTA", "2"},
@@ -226,6 +230,13 @@ TEST_F(SettingsTest, TheEnvironmentOfTheOriginalsDeploymentsIsUnderstood) {
   const Settings settings = loaded(layers);
   EXPECT_EQ(settings.database.url, "postgresql://u@h/eval");
   EXPECT_EQ(settings.audit.signer_id, "kid-7");
+  EXPECT_EQ(settings.audit.signer, "kms") << "a KMS goes before the proxy that stands in for it";
+  EXPECT_EQ(settings.audit.kms.key_id, "alias/audit");
+  EXPECT_EQ(settings.audit.kms.region, "eu-central-1");
+  EXPECT_EQ(settings.audit.proxy.url, "https://signer:8443");
+  EXPECT_THAT(canonical(settings_to_json(settings)), AllOf(HasSubstr("\"pin\":\"***\""), Not(HasSubstr("1234"))));
+  layers.environment.erase("AUDIT_SIGNING_KMS_KEY_ID");
+  EXPECT_EQ(loaded(layers).audit.signer, "proxy");
   EXPECT_EQ(
       settings.rules.allocation.pools,
       (std::vector<Pool>{{"gpus-us-east", "gpu", 3, {}}, {"cpu-highmem", "cpu", 64, {}}, {"memory-big", "memoryMB", 4096, {}}}));
@@ -289,6 +300,29 @@ TEST_F(SettingsTest, DevelopmentStartsUnlessSomethingIsRequired) {
   EXPECT_TRUE(check_production_guards(loaded(layers), 0));
   layers.environment["REQUIRE_KMS"] = "true";
   EXPECT_FALSE(check_production_guards(loaded(layers), 0));
+}
+
+TEST_F(SettingsTest, ASignerIsDescribedWholeAndWorks) {
+  for (const auto& [kind, keys] : std::vector<std::pair<std::string, std::vector<std::string>>>{
+           {"pkcs11", {"audit.pkcs11.module", "audit.pkcs11.token", "audit.pkcs11.pin"}},
+           {"proxy", {"audit.proxy.url", "audit.proxy.cert", "audit.proxy.key"}},
+           {"kms", {"audit.kms.key_id", "audit.kms.region"}}}) {
+    Layers layers = with("[audit]\nsigner = \"" + kind + "\"\n");
+    EXPECT_TRUE(check_production_guards(loaded(layers), 0)) << "nothing requires it";
+    layers.environment["REQUIRE_KMS"] = "true";
+    auto guards = check_production_guards(loaded(layers), 0);
+    ASSERT_FALSE(guards) << kind;
+    for (const std::string& key : keys) EXPECT_THAT(guards.error().message, HasSubstr(key + ":"));
+  }
+  Layers layers = with("[audit]\nsigner = \"kms\"\n[audit.kms]\nkey_id = \"k\"\nregion = \"r\"\nendpoint = \"http://h\"\n");
+  layers.environment["REQUIRE_KMS"] = "true";
+  EXPECT_TRUE(check_production_guards(loaded(layers), 0));
+  auto silent = check_production_guards(loaded(layers), 0, "nobody answers");
+  ASSERT_FALSE(silent);
+  EXPECT_THAT(silent.error().message,
+              AllOf(HasSubstr("1 guard failed"), HasSubstr("REQUIRE_KMS=true"), HasSubstr("nobody answers")));
+  layers.environment["NODE_ENV"] = "production";
+  EXPECT_THAT(check_production_guards(loaded(layers), 0).error().message, HasSubstr("audit.kms.endpoint"));
 }
 
 TEST_F(SettingsTest, MemoryThatIsTooSmallForTheTasksIsRefusedWithTheLeast) {

@@ -20,7 +20,7 @@ BIN = None  # the folder of the binaries; set by main()
 
 # Variables that the product reads: what stands in the caller's environment must not change a test.
 _MEANINGFUL = ("ASSAY_", "EVAL_", "AUDIT_", "RESOURCE_ALLOCATOR_", "DEV_", "REQUIRE_", "KERNEL_", "SENTINELNET_", "FINANCE_", "ALLOC_",
-               "S3_", "SIGNING_")
+               "S3_", "SIGNING_", "AWS_", "SOFTHSM2_")
 _MEANINGFUL_NAMES = ("NODE_ENV", "MODE", "PORT")
 
 Outcome = collections.namedtuple("Outcome", "code out err")
