@@ -1,5 +1,7 @@
 #include "processors/intake.h"
 
+#include <algorithm>
+
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 
@@ -11,6 +13,15 @@ constexpr double kLargestExactInteger = 9007199254740992.0;  // 2^53
 std::string quoted(std::string_view name) { return "\"" + std::string(name) + "\""; }
 
 }  // namespace
+
+Id record_id(const RecordView& record) {
+  if (auto text = record.header(kHeaderId))
+    if (auto id = Id::parse(*text)) return *id;
+  Id id;
+  const Sha256Digest digest = sha256(record.key.value_or(""), std::string_view("\0", 1), record.value.value_or(""));
+  std::copy_n(digest.begin(), id.bytes.size(), id.bytes.begin());
+  return id;
+}
 
 void dead_letter(const Input& input, const Reject& reject, Outputs& outputs) {
   const RecordView& record = *input.record;

@@ -10,6 +10,9 @@
 
 namespace assay::processors {
 
+/// The id that a record made inside carries; a foreign record on an internal topic gets one from its content, never its offset.
+Id record_id(const RecordView& record);
+
 /// Sets the record aside whole, with its reason, and counts it.
 void dead_letter(const Input& input, const Reject& reject, Outputs& outputs);
 /// Counts the record as seen and left out. Requires: is_filtered(reason).

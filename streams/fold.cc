@@ -4,21 +4,12 @@
 #include <charconv>
 
 #include "processors/audit_chain.h"
+#include "processors/intake.h"
 #include "schemas/json_parse.h"
 #include "streams/topic_admin.h"
 
 namespace assay::streams {
 namespace {
-
-/// The id a record made inside carries; a foreign record on an internal topic gets one from its content, never its offset.
-Id id_of(const RecordView& record) {
-  if (auto text = record.header(kHeaderId))
-    if (auto id = Id::parse(*text)) return *id;
-  Id id;
-  const Sha256Digest digest = sha256(record.key.value_or(""), std::string_view("\0", 1), record.value.value_or(""));
-  std::copy_n(digest.begin(), id.bytes.size(), id.bytes.begin());
-  return id;
-}
 
 constexpr size_t kOutputBytes = 700;  // of one beside its key and value: the record, its headers and what the allocator adds
 
@@ -266,7 +257,7 @@ Result<bool> Fold::is_repeated(const TopicPartition& place, const RecordView& re
 Result<void> Fold::add_one(Topic topic, const TopicPartition& place, const RecordView& record) {
   processors::Input input{topic, place.partition, &record, {}};
   if (topic == Topic::kConfig) {
-    input.cause = id_of(record);
+    input.cause = processors::record_id(record);
     const processors::Tally before = outputs_.tally;
     processor_->process(input, outputs_);
     outputs_.tally = before;  // the accounts are of the input, and every task reads config.v1
@@ -274,7 +265,7 @@ Result<void> Fold::add_one(Topic topic, const TopicPartition& place, const Recor
     if (topic != Topic::kReports) {  // reports come from outside: whatever their headers say, it is no counter of ours
       TRY_ASSIGN(const bool repeated, is_repeated(place, record));
       if (repeated) return {};
-      input.cause = id_of(record);
+      input.cause = processors::record_id(record);
     }
     processor_->process(input, outputs_);
   }

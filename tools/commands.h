@@ -16,5 +16,6 @@ void register_queries(Command& root);
 void register_audit(Command& root);
 void register_replay(Command& root);
 void register_replay_score(Command& replay);
+void register_replay_explain(Command& replay);
 
 }  // namespace assay::tools

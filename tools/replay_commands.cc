@@ -214,6 +214,7 @@ void register_replay(Command& root) {
   verifying.run([flags](Context& context) { return verify(context, *flags); });
 
   register_replay_score(replay);
+  register_replay_explain(replay);
 }
 
 }  // namespace assay::tools

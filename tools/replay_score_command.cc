@@ -22,7 +22,7 @@ Result<int> score(Context& context, const Flags& flags) {
   }
   TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from));
   const streams::TopicNames names = topic_names(context.settings);
-  TRY_ASSIGN(const Rules rules, present_rules(*log, names));
+  TRY_ASSIGN(const Rules rules, present_rules(*log, context.settings));
   TRY_ASSIGN(const auto scores, replay::score_at(*log, names, rules, question));
   const std::string version = rules_version(rules, ConfigKind::kScoring);
   Json::Array rows;

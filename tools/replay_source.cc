@@ -13,10 +13,12 @@ Result<std::unique_ptr<streams::Log>> open_replay_source(const Settings& setting
   return log;
 }
 
-Result<Rules> present_rules(streams::Log& log, const streams::TopicNames& names) {
-  auto feed = streams::read_rules(log, names.prefix());
-  if (!feed && feed.error().code == Errc::kNotFound) return default_rules();
+Result<Rules> present_rules(streams::Log& log, const Settings& settings) {
+  auto feed = streams::read_rules(log, settings.topics.prefix);
+  if (!feed && feed.error().code == Errc::kNotFound) return settings.rules;
   if (!feed) return feed.error();
+  for (ConfigKind kind : kConfigKinds)
+    if (!feed->kinds.contains(kind)) TRY(apply_json(rules_to_json(settings.rules, kind), kind, feed->rules));
   return std::move(feed->rules);
 }
 
