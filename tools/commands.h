@@ -15,6 +15,7 @@ void register_run(Command& root);
 void register_queries(Command& root);
 void register_audit(Command& root);
 void register_replay(Command& root);
+void register_scenario(Command& root);
 void register_replay_score(Command& replay);
 void register_replay_explain(Command& replay);
 
