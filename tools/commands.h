@@ -18,5 +18,6 @@ void register_replay(Command& root);
 void register_scenario(Command& root);
 void register_replay_score(Command& replay);
 void register_replay_explain(Command& replay);
+void register_replay_what_if(Command& replay);
 
 }  // namespace assay::tools
