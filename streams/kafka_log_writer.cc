@@ -64,10 +64,14 @@ class Unanswered {
     std::lock_guard lock(mutex_);
     return lost_ || !open_.empty();
   }
+  bool registering() const {
+    std::lock_guard lock(mutex_);
+    return open_.contains(kAddPartitionsToTxn);
+  }
 
  private:
+  static constexpr int16_t kAddPartitionsToTxn = 24, kAddOffsetsToTxn = 25, kEndTxn = 26, kTxnOffsetCommit = 28;
   static bool tracked(int16_t key) {
-    constexpr int16_t kAddPartitionsToTxn = 24, kAddOffsetsToTxn = 25, kEndTxn = 26, kTxnOffsetCommit = 28;
     return key == kAddPartitionsToTxn || key == kAddOffsetsToTxn || key == kEndTxn || key == kTxnOffsetCommit;
   }
   mutable std::mutex mutex_;
@@ -213,6 +217,10 @@ Error KafkaWriter::failed(const ErrorPtr& error, std::string_view attempt) {
 /// Ends the transaction after something in it failed. kAborted when it certainly did not happen and nothing of it is on its way.
 Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
   transaction_.reset();
+  // librdkafka aborts the process when it hears of such a request, or gives it up, after its transaction has ended. It is left
+  // to the next writer of this id to end it.
+  if (unanswered_.registering())
+    return finish(client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; its partitions were never confirmed"));
   ErrorPtr error = end(rd_kafka_abort_transaction);
   if (error) return failed(error, std::string(attempt) + " (" + std::string(why) + "), then aborting");
   if (unanswered_.any())

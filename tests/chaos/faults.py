@@ -58,6 +58,18 @@ def process_restart(world, service, down_s):
     return f"{member.name} left in {took_s:.1f} s"
 
 
+@fault("service+kafka", service=range(3), request=("AddPartitionsToTxn", "AddOffsetsToTxn", "TxnOffsetCommit", "EndTxn"))
+def process_restart_unanswered(world, service, request):
+    """SIGTERM while no such request is answered, exit 0 in time, and a new start"""
+    member = world.services[service]
+    with world.kafka.ruled((request,), "mute", 1000, effective=True) as rule:
+        wait_until(f"{request} to be asked for", lambda: world.loader.check() or rule.hits >= 4, HIT_S)
+        member.expect_alive()
+        took_s = member.terminate(LEAVE_S)
+    member.start()
+    return f"{member.name} left in {took_s:.1f} s, {rule.hits} × {request} never answered"
+
+
 @fault("service", service=range(3), stopped_s=(0.5, 0.6 * SESSION_S))
 def process_pause(world, service, stopped_s):
     """SIGSTOP for less than the session"""

@@ -9,7 +9,8 @@ Step = collections.namedtuple("Step", "kind arguments")
 
 # What two faults at once may take hold of. A broker that is down answers nothing whose answer could be lost.
 TOGETHER = ({"service", "database"}, {"service", "kafka"}, {"service", "load"}, {"guest", "database"}, {"guest", "kafka"}, {"guest", "service"},
-            {"broker", "database"}, {"database", "load"}, {"service", "broker"}, {"guest", "broker"}, {"kafka", "database"}, {"kafka", "load"})
+            {"broker", "database"}, {"database", "load"}, {"service", "broker"}, {"guest", "broker"}, {"kafka", "database"}, {"kafka", "load"},
+            {"service+kafka", "database"})
 # A COMMIT of the audit chain comes only when the log answers; what waits for one does not share its round with the log's absence.
 WAITS_FOR_COMMITS = {"database_crash_in_commit", "database_backend_kill", "database_commit_answer_lost", "database_connections_reset", "disk_full"}
 
