@@ -162,8 +162,8 @@ class Member:
 class Loader:
     """Sends the fleet's reports in portions, one `assay produce` each, and repeats a portion that was not confirmed."""
 
-    def __init__(self, world, lines, portion, pause_s):
-        self.world, self.lines, self.portion, self.pause_s = world, lines, portion, pause_s
+    def __init__(self, world, lines, portion, rate):
+        self.world, self.lines, self.portion, self.rate = world, lines, portion, rate
         self.sent = 0               # lines that are confirmed
         self.repeats = collections.Counter()  # index of a portion's first line -> attempts that may have left something
         self.hurry = False          # sends much more, without a pause
@@ -188,11 +188,15 @@ class Loader:
             raise Failed(f"the load ended: {self.failure}")
 
     def _run(self):
+        due = time.monotonic()
         try:
             while not self._stop.is_set() and self.sent < len(self.lines):
                 hurry = self.hurry
-                self._send(self.lines[self.sent:self.sent + self.portion * (HURRY if hurry else 1)])
-                self._stop.wait(0 if hurry else self.pause_s)
+                before = self.sent
+                self._send(self.lines[before:before + self.portion * (HURRY if hurry else 1)])
+                if not hurry:  # what is sent in a hurry comes on top
+                    due += (self.sent - before) / self.rate
+                    self._stop.wait(max(0.0, due - time.monotonic()))
         except Exception as failure:  # told by check(), where somebody can act on it
             self.failure = failure
 
