@@ -90,6 +90,8 @@ Result<void> AuditProjection::run(const streams::Membership* member, const std::
     trouble_.clear();  // whoever runs it knows how it ended
   }
   export_metrics();
+  std::lock_guard lock(mutex_);
+  projector_.reset();  // from now on somebody else may go on, and what this one knew is the past
   return result;
 }
 
