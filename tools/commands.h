@@ -13,6 +13,7 @@ void register_dlq(Command& root);
 void register_doctor(Command& root);
 void register_run(Command& root);
 void register_queries(Command& root);
+void register_recommit(Command& state);
 void register_audit(Command& root);
 void register_replay(Command& root);
 void register_scenario(Command& root);

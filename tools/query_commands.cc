@@ -128,6 +128,8 @@ void register_queries(Command& root) {
     return 0;
   });
 
+  register_recommit(state);
+
   Command lag = root.command("lag", "How far each group is behind, in records and in time");
   lag.example("assay lag --watch").flag("--watch", flags->watch, "Look again every 2 s");
   lag.run([flags](Context& context) { return show_lag(context, flags->watch); });

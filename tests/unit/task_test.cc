@@ -12,6 +12,7 @@
 #include "processors/audit_chain.h"
 #include "schemas/hash.h"
 #include "streams/embedded_log.h"
+#include "streams/recommit.h"
 #include "streams/refold.h"
 
 namespace assay::streams {
@@ -42,6 +43,24 @@ class Counter final : public processors::Processor {
   processors::Rows& rows_;
 };
 
+/// Gives a score for every third record.
+class Rare final : public processors::Processor {
+ public:
+  explicit Rare(processors::Rows& rows) : rows_(rows) {}
+  void process(const processors::Input& input, processors::Outputs& outputs) override {
+    const int64_t count = std::stoll(rows_.get("count").value_or("0")) + 1;
+    rows_.put("count", std::to_string(count));
+    if (count % 3 == 0) outputs.records.push_back({Topic::kScores, "k", "v", derived_id(input.cause, "rare", 0), Id{}, {}});
+    ++outputs.tally.delivered;
+    ++outputs.tally.accepted;
+  }
+  void before_commit(WallTime, processors::Outputs&) override {}
+  void after_commit() override {}
+
+ private:
+  processors::Rows& rows_;
+};
+
 /// The log, with its calls written down and some of its answers lost.
 class WatchedLog final : public Log {
  public:
@@ -49,6 +68,7 @@ class WatchedLog final : public Log {
   std::vector<std::string> calls;
   std::vector<Errc> commit_errors;   // of the next commits, which did happen when the answer was merely lost
   std::vector<Errc> prepare_errors;  // of the next prepares
+  GroupView everybody;               // in any group
 
   std::string describe() const override { return log_.describe(); }
   Result<void> create_topics(std::span<const TopicConfig> topics) override { return log_.create_topics(topics); }
@@ -78,6 +98,7 @@ class WatchedLog final : public Log {
   }
   Result<void> delete_before(const TopicPartition& tp, Offset before) override { return log_.delete_before(tp, before); }
   Result<std::string> cluster_id() override { return log_.cluster_id(); }
+  Result<GroupView> members(const std::string&) override { return everybody; }
 
  private:
   class Writer final : public LogWriter {
@@ -224,6 +245,11 @@ class TaskTest : public testing::Test {
     EXPECT_EQ(rows(*store_), rows(*fresh));
     EXPECT_EQ(recompute_digest(*store_, spec_)->hex(), read_meta(*store_)->digest.hex());
     EXPECT_EQ(read_meta(*store_)->sequence, read_meta(*fresh)->sequence);
+  }
+  Result<Recommitted> recommitted() {
+    ProcessorPlan plan;
+    plan.name = spec_.processor;
+    return recommit(*watched_, kNames, plan, spec_, store_.get());
   }
   int64_t outputs() {
     int64_t count = 0;
@@ -394,6 +420,113 @@ TEST_F(TaskTest, ForeignOffsetsAreNotGuessedAbout) {
   ASSERT_TRUE(log_->commit_offsets({spec_.group, {{input_, Offset(2)}}}, nullptr).has_value());
   EXPECT_THAT(run().error().message, testing::StartsWith("OFFSETS_LOST: "));
   EXPECT_TRUE(restores_.empty());
+}
+
+TEST_F(TaskTest, LostOffsetsAreCommittedAgainFromTheLastManifest) {
+  produce(25);
+  run_well();
+  const auto sound = *log_->committed(spec_.group, std::span(&input_, 1));
+  EXPECT_FALSE(recommitted()->needed) << "nothing was lost";
+  ASSERT_TRUE(log_->commit_offsets({spec_.group, {{input_, Offset(2)}}}, nullptr).has_value());
+  produce(5);
+  EXPECT_THAT(run().error().message, testing::StartsWith("OFFSETS_LOST: "));
+  auto done = recommitted();
+  ASSERT_TRUE(done.has_value()) << done.error().message;
+  EXPECT_TRUE(done->needed);
+  EXPECT_EQ(done->were.at(input_).offset, Offset(2));
+  EXPECT_EQ(*log_->committed(spec_.group, std::span(&input_, 1)), sound);
+  run_well();
+  EXPECT_THAT(outcomes_, ElementsAre("clean"));
+  EXPECT_EQ(outputs(), 30);
+  // Of a group that knows nothing at all, and without a store.
+  lose_store();
+  spec_.group = "assay.renamed";
+  EXPECT_THAT(run().error().message, testing::StartsWith("OFFSETS_LOST: "));
+  ASSERT_TRUE(recommitted()->needed);
+  run_well();
+  EXPECT_THAT(outcomes_, ElementsAre("catch up"));
+  EXPECT_EQ(outputs(), 30);
+}
+
+TEST_F(TaskTest, OffsetsAreNotCommittedAgainWhereAStartWouldHaltAllTheSame) {
+  EXPECT_EQ(recommitted().error().code, Errc::kIncomplete) << "it never committed";
+  produce(25);
+  run_well();
+  auto refused = [&](Errc code, const char* why) {
+    const auto before = *log_->committed(spec_.group, std::span(&input_, 1));
+    const auto result = recommitted();
+    ASSERT_FALSE(result.has_value()) << why;
+    EXPECT_EQ(result.error().code, code) << result.error().message;
+    EXPECT_THAT(result.error().message, HasSubstr(why));
+    EXPECT_EQ(*log_->committed(spec_.group, std::span(&input_, 1)), before) << "nothing is written";
+  };
+  // Ours, and of another manifest than the last: a torn transaction is not mended by naming its manifest.
+  const auto writer = log_->open_writer(spec_.transactional_id);
+  const CommitMark mark = *CommitMark::decode(log_->committed(spec_.group, std::span(&input_, 1))->at(input_).metadata);
+  auto commit = [&](const CommitMark& of, Offset at) {
+    Transaction transaction;
+    transaction.offsets = OffsetCommit{spec_.group, {{input_, at}}};
+    transaction.metadata = [text = of.encode()](std::span<const Offset>) { return text; };
+    ASSERT_TRUE((*writer)->prepare(std::move(transaction)).has_value());
+    ASSERT_TRUE((*writer)->commit().has_value());
+  };
+  commit({mark.sequence - 1, mark.manifest_offset, mark.manifest_hash}, Offset(25));
+  refused(Errc::kRefused, "TORN_TXN");
+  ASSERT_TRUE(log_->commit_offsets({spec_.group, {{input_, Offset(2)}}}, nullptr).has_value());
+  const auto meta = read_meta(*store_);
+  auto stand_at = [&](TaskMeta changed) {
+    state::WriteBatch batch;
+    batch.put(std::string(kMetaKey), changed.encode());
+    ASSERT_TRUE(store_->write(batch).has_value());
+  };
+  TaskMeta other = *meta;
+  other.manifest_hash.front() = other.manifest_hash.front() == 'a' ? 'b' : 'a';
+  stand_at(other);
+  refused(Errc::kRefused, "LOG_DIVERGED");
+  other = *meta;
+  ++other.sequence;
+  stand_at(other);
+  refused(Errc::kRefused, "STATE_AHEAD");
+  stand_at(*meta);
+  ASSERT_TRUE(log_->delete_before(input_, Offset(25)).has_value());
+  produce(5);
+  ASSERT_TRUE(log_->delete_before(input_, Offset(27)).has_value());
+  refused(Errc::kIncomplete, "INPUT_GAP");
+}
+
+TEST_F(TaskTest, OffsetsAreNotCommittedAgainBehindAnOwnersBack) {
+  produce(5);
+  run_well();
+  ASSERT_TRUE(log_->commit_offsets({spec_.group, {{input_, Offset(2)}}}, nullptr).has_value());
+  watched_->everybody = {true, {{"m-1", "assay@10.0.0.1:7", "", {input_}}}};
+  EXPECT_EQ(recommitted().error().code, Errc::kRefused);
+  EXPECT_THAT(recommitted().error().message, HasSubstr("assay@10.0.0.1:7 owns it"));
+  watched_->everybody = {false, {}};
+  EXPECT_EQ(recommitted().error().code, Errc::kRefused);
+  EXPECT_EQ(std::ranges::count(watched_->calls, "open_writer"), 1) << "nobody was fenced for it";
+  watched_->everybody = {true, {{"m-1", "assay@10.0.0.1:7", "", {}}}};
+  EXPECT_TRUE(recommitted().has_value());
+}
+
+TEST_F(TaskTest, ACommitWithoutOutputsLeavesNoHoleInTheCounting) {
+  // Only every third record has an output, so that most commits have none.
+  spec_.make = [](processors::Rows& rows) { return std::make_unique<Rare>(rows); };
+  produce(30);
+  run_well(1);
+  const int64_t commits = read_meta(*store_)->sequence;
+  EXPECT_EQ(commits, 30);
+  std::vector<std::string> stamps;
+  RangeReader ranges(*log_);
+  const TopicPartition scores{kNames.full(Topic::kScores), 0};
+  ASSERT_TRUE(ranges
+                  .read(scores, Offset(0), log_->range(scores)->end,
+                        [&](std::span<const RecordView> records) -> Result<void> {
+                          for (const RecordView& record : records) stamps.emplace_back(*record.header(kHeaderWriter));
+                          return {};
+                        })
+                  .has_value());
+  ASSERT_EQ(stamps.size(), 10u);
+  for (size_t n = 0; n < stamps.size(); ++n) EXPECT_EQ(stamps[n], "counter-0/0/" + std::to_string(n));
 }
 
 TEST_F(TaskTest, AnAmbiguousCommitOpensAWriterBeforeAnybodyLooks) {
