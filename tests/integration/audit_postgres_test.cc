@@ -24,10 +24,11 @@ std::string with_parameters(std::string url, const std::string& parameters) {
   return url + (url.find('?') == url.npos ? "?" : "&") + parameters;
 }
 
-/// Stands between a client and the database, and cuts the line at a COMMIT: before it is passed on, or before it is answered.
+/// Stands between a client and the database, and cuts the line at a COMMIT: before it is passed on, or before it is answered. Held
+/// back, the backend sits in its open transaction after the client has gone, until it is let go on to the COMMIT or to its end.
 class CuttingProxy {
  public:
-  enum class Cut { kNever, kBeforeCommit, kBeforeAnswer };
+  enum class Cut { kNever, kBeforeCommit, kBeforeAnswer, kHeldThenCommitted, kHeldThenEnded };
 
   CuttingProxy(std::string host, int port) : host_(std::move(host)), port_(port) {
     listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -48,7 +49,11 @@ class CuttingProxy {
   }
 
   int port() const { return listening_port_; }
-  void arm(Cut cut) { cut_ = cut; }
+  void arm(Cut cut) {
+    let_go_ = false;
+    cut_ = cut;
+  }
+  void let_go() { let_go_ = true; }
   int cuts() const { return cuts_; }
 
  private:
@@ -86,8 +91,13 @@ class CuttingProxy {
         const Cut cut = commit ? cut_.exchange(Cut::kNever) : Cut::kNever;
         if (cut != Cut::kNever) ++cuts_;
         if (cut == Cut::kBeforeCommit) return;
+        if (cut == Cut::kHeldThenCommitted || cut == Cut::kHeldThenEnded) {
+          ::shutdown(client, SHUT_RDWR);
+          while (!let_go_ && !stop_) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          if (cut == Cut::kHeldThenEnded) return;
+        }
         if (::write(ready[1 - side].fd, bytes.data(), bytes.size()) != n) return;
-        if (cut == Cut::kBeforeAnswer) {
+        if (cut != Cut::kNever) {
           (void)!::read(server, buffer.data(), buffer.size());  // the server has done it; nobody hears of it
           return;
         }
@@ -99,7 +109,7 @@ class CuttingProxy {
   int port_;
   int listener_ = -1;
   int listening_port_ = 0;
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, let_go_{false};
   std::atomic<Cut> cut_{Cut::kNever};
   std::atomic<int> cuts_{0};
   std::thread acceptor_;
@@ -318,6 +328,70 @@ TEST_F(AuditPostgres, ALostCommitIsFoundOutNotRepeated) {
   auto new_owner = open_postgres_sink(url_);
   EXPECT_EQ(new_owner->take_over(signer_->key())->sequence, 40);
   EXPECT_EQ(append(*sink, batch, state).error().code, Errc::kFenced);
+}
+
+TEST_F(AuditPostgres, ALostCommitIsFoundOutBehindTheLockOfItsBackend) {
+  pqxx::connection direct(url_);
+  CuttingProxy proxy("127.0.0.1", std::atoi(direct.port()));
+  const std::string through =
+      with_parameters(url_, "host=127.0.0.1&port=" + std::to_string(proxy.port()) + "&sslmode=disable&gssencmode=disable");
+  auto sink = open_postgres_sink(through);
+  ChainState state = sink->take_over(signer_->key()).value();
+  const std::vector<Record> records = make_records(40);
+  size_t from = 0;
+  for (auto cut : {CuttingProxy::Cut::kHeldThenCommitted, CuttingProxy::Cut::kHeldThenEnded}) {
+    const std::vector<Record> batch = slice(records, from, from + 10);
+    from += 10;
+    proxy.arm(cut);
+    ASSERT_EQ(append(*sink, batch, state).error().code, Errc::kUnreachable);
+    // The old backend is in the midst of its transaction: nobody can know yet what becomes of it, so the next try has to wait.
+    std::atomic<bool> done{false};
+    Result<void> again;
+    std::thread retry([&] {
+      again = append(*sink, batch, state);
+      done = true;
+    });
+    const std::string waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND "
+        "application_name = "
+        "'assay'";
+    for (int looks = 0; one(waiting) != "1" && looks < 2000; ++looks) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_EQ(one(waiting), "1") << "it waits for the row";
+    EXPECT_FALSE(done);
+    EXPECT_EQ(one("SELECT count(*) FROM audit_log"), std::to_string(from - 10));
+    proxy.let_go();
+    retry.join();
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(one("SELECT count(*) FROM audit_log"), std::to_string(from)) << "once";
+  }
+  EXPECT_EQ(proxy.cuts(), 2);
+  EXPECT_TRUE(verify().verified());
+  // Committed late, and then taken over: that it was done helps the old owner to nothing.
+  const std::vector<Record> batch = slice(records, 20, 30);
+  proxy.arm(CuttingProxy::Cut::kHeldThenCommitted);
+  ASSERT_FALSE(append(*sink, batch, state));
+  proxy.let_go();
+  auto new_owner = open_postgres_sink(url_);
+  EXPECT_EQ(new_owner->take_over(signer_->key())->sequence, 30) << "it waits for the row as well";
+  EXPECT_EQ(append(*sink, batch, state).error().code, Errc::kFenced);
+}
+
+TEST_F(AuditPostgres, AFencedWriterLearnsItFromItsFirstStatement) {
+  auto old_owner = open_postgres_sink(url_);
+  ChainState state = old_owner->take_over(signer_->key()).value();
+  const std::vector<Record> records = make_records(30);
+  ASSERT_TRUE(append(*old_owner, slice(records, 0, 10), state));
+  auto new_owner = open_postgres_sink(url_);
+  ChainState taken = new_owner->take_over(signer_->key()).value();
+  // Nobody gets at the rows now: who wanted to write them before he looks whose the chain is would wait, and be told that.
+  pqxx::connection other(url_);
+  pqxx::work holding(other);
+  holding.exec("LOCK TABLE audit_log IN ACCESS EXCLUSIVE MODE");
+  ChainState late = state;
+  EXPECT_EQ(append(*old_owner, slice(records, 10, 20), late).error().code, Errc::kFenced);
+  holding.abort();
+  ASSERT_TRUE(append(*new_owner, slice(records, 10, 20), taken));
+  EXPECT_EQ(one("SELECT count(*) FROM audit_log"), "20");
 }
 
 TEST_F(AuditPostgres, ProjectorOutlivesKilledBackends) {
