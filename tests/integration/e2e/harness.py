@@ -141,7 +141,7 @@ class Process:
 class Assay:
     """One installation: a data directory, a log, perhaps a database."""
 
-    def __init__(self, log, directory, database=False, sets=(), config=None):
+    def __init__(self, log, directory, database=False, sets=(), config=None, brokers=None):
         self.log = log
         self.directory = pathlib.Path(directory)
         self.data = self.directory / "data"
@@ -149,6 +149,7 @@ class Assay:
         self.database_url = fresh_database() if database else None
         self.sets = list(sets)
         self.config = config
+        self.brokers = brokers  # none: the shared one
         self.processes = []
 
     def command(self, *args):
@@ -156,7 +157,7 @@ class Assay:
         if self.config:
             words += ["--config", str(self.config)]
         if self.log == "kafka":
-            words += ["--brokers", needed("ASSAY_TEST_BROKERS")]
+            words += ["--brokers", self.brokers or needed("ASSAY_TEST_BROKERS")]
         if self.prefix:
             words += ["--set", f"topics.prefix={self.prefix}"]
         if self.database_url:
@@ -242,7 +243,7 @@ class Assay:
         self._probe("cut", self.prefix + topic, str(partition), str(offset))
 
     def _probe(self, *args, data=b""):
-        where = needed("ASSAY_TEST_BROKERS") if self.log == "kafka" else str(self.data / "log")
+        where = (self.brokers or needed("ASSAY_TEST_BROKERS")) if self.log == "kafka" else str(self.data / "log")
         done = subprocess.run([str(BIN / "log_probe"), self.log, where, *args], input=data, capture_output=True, timeout=120)
         if done.returncode != 0:
             raise AssertionError(f"log_probe {' '.join(args)}: {done.stderr.decode(errors='replace')}")

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import frozen_broker
 import group
 import harness
 from operations_test import fleet
@@ -18,7 +19,7 @@ class Processes(group.Group):
         alone = self.assay()
         alone.produce(lines)
         alone.fold()
-        members = self.group(3)
+        members = self.group(3, config=self.session_of("25000"))
         services = [member.start_service() for member in members]
         self.settle(members)
         members[0].produce(lines)
@@ -37,11 +38,10 @@ class Processes(group.Group):
         lost = self.owned(members[frozen])
         before = members[rest[0]].json("scores")
         services[frozen].child.send_signal(signal.SIGSTOP)
-        done = members[rest[0]].call("scores", "-o", "json")
-        if done.code != 0:  # the group may have moved on meanwhile
-            self.assertEqual((done.code, done.out), (8, b""), done.err)
-            self.assertRegex(done.err, r"scoring-\d.*assay@127\.0\.0\.1:\d+")
-            self.assertTrue(any(task in done.err for task in lost), done.err)
+        done = members[rest[0]].call("scores", "-o", "json")  # it waits less long than the session lasts
+        self.assertEqual((done.code, done.out), (8, b""), done.err)
+        self.assertRegex(done.err, r"scoring-\d.*assay@127\.0\.0\.1:\d+")
+        self.assertTrue(any(task in done.err for task in lost), done.err)
         self.settle([members[index] for index in rest])
         self.assertEqual(members[rest[0]].json("scores"), before)
         # It comes back as if nothing had been, and says nothing of the past.
@@ -52,11 +52,86 @@ class Processes(group.Group):
         self.assertLessEqual(len(answers - {b""}), 1, "whole or nothing, never the past")
         self.settle(members)
         self.assertEqual(len({json.dumps(member.json("scores")) for member in members}), 1)
+        # What it wrote into its own directory were commits that the log had acknowledged: no store of it was put aside.
+        zombie = services[frozen].err()
+        self.assertRegex(zombie, r"group\.revoked .*lost=true|task\.fenced|group\.failed")
+        self.assertNotIn("store.replaced", zombie)
+        self.assertNotIn("task.halted", zombie)
         alone.produce(fleet(22, 300, hours=3))
         alone.fold()
         self.assertEqual(members[0].digests(), alone.digests())
         for member in members:
             member.close()
+
+    def session_of(self, milliseconds):
+        """A configuration with another session timeout than the default of 10 s."""
+        path = self.directory / f"session-{milliseconds}.toml"
+        path.write_text(f'[kafka.properties]\n"session.timeout.ms" = "{milliseconds}"\n')
+        return path
+
+    def test_who_leaves_is_replaced_and_who_comes_back_shares_again(self):
+        members = self.group(3, config=self.session_of("6000"))
+        services = [member.start_service() for member in members]
+        self.settle(members)
+        members[0].produce(fleet(23, 600))
+        self.folded(members[0], 600)
+        self.assertEqual(services[2].terminate()[0], 0)
+        rest = members[:2]
+        self.settle(rest)
+        members[0].produce(fleet(24, 300, hours=3))
+        self.folded(members[1], 900)
+        answer = members[0].json("scores")
+        services[2] = members[2].start_service()
+        self.settle(members)
+        for member in members:
+            self.assertEqual(member.json("scores"), answer)
+        members[2].produce(fleet(25, 300, hours=3))
+        self.folded(members[2], 1200)
+        alone = self.assay()
+        for seed, count, hours in ((23, 600, 30), (24, 300, 3), (25, 300, 3)):
+            alone.produce(fleet(seed, count, hours=hours))
+        alone.fold()
+        self.assertEqual(members[2].digests(), alone.digests())
+        for service in services:
+            self.assertEqual(service.terminate()[0], 0)
+            self.assertNotIn("task.halted", service.err())
+
+    def test_processes_with_different_secrets_give_each_other_nothing(self):
+        members = self.group(2)
+        members[0].sets = ["peers.secret=aaaaaaaaaaaaaaaaaaaaaaaa"]
+        members[1].sets = ["peers.secret=bbbbbbbbbbbbbbbbbbbbbbbb"]
+        for member in members:
+            member.start_service()
+        self.settle(members)
+        for member in members:
+            done = member.call("scores", "-o", "json")
+            self.assertEqual((done.code, done.out), (8, b""), done.err)
+            self.assertRegex(done.err, r"the state of scoring-\d cannot be had: .*MAC of peers\.secret")
+        # One secret, and both answer again.
+        members[1].close()
+        members[1].sets = members[0].sets
+        members[1].start_service()
+        self.settle(members)
+        self.assertEqual(members[0].json("scores"), members[1].json("scores"))
+
+    def test_a_frozen_broker_keeps_nobody(self):
+        broker = frozen_broker.FrozenBroker()
+        self.addCleanup(broker.close)
+        service_home, run_home = self.assay("kafka", brokers=broker.address), self.assay("kafka", brokers=broker.address)
+        run_home.sets = ["run.patience=3s"]
+        service_home.produce(fleet(26, 300))
+        service = service_home.start_service()
+        run_home.produce(fleet(27, 300))
+        run = run_home.start("run", "--until-end")
+        harness.wait_until("a member", lambda: "group.assigned" in run.err())
+        broker.freeze()
+        self.assertEqual(service.terminate(timeout_s=30)[0], 0, service.err()[-3000:])
+        self.assertEqual(run.child.wait(timeout=90), 6, run.err()[-3000:])
+        self.assertIn("no answer for 3 s", run.err())
+        # Thawed, it goes on as if nothing had been.
+        broker.thaw()
+        self.assertEqual(run_home.fold()["delivered"], 300)
+        self.assertEqual(service_home.fold()["delivered"], 300)
 
     def test_a_quick_restart_moves_nothing(self):
         members = self.group(2)
