@@ -120,7 +120,9 @@ void Scoring::process(const Input& input, Outputs& outputs) {
                          outputs);
     }
   }
-  if (state.horizon != Panes::kNever && timestamp < state.horizon) return filter(Reason::kLate);
+  // The horizon moves with the clock alone; a grace that was shortened since counts at once, and a longer one opens nothing again.
+  if (state.clock != Panes::kNever && timestamp < std::max(state.horizon, state.clock - rules_->scoring.grace_ms))
+    return filter(Reason::kLate);
 
   if (!report->id.empty()) state.dedupe.remember(state.id, {id_hash, content, timestamp});
   accept(input, *report, id, state, outputs);

@@ -85,15 +85,16 @@ schemas::Rules random_rules(Dice& dice) {
   return rules;
 }
 
-/// Changes one kind of rules. The grace only grows and the memory of ids only shrinks: what an earlier rule closed or forgot cannot
-/// come back, and the contract does not say what a shorter grace does to windows that were still open by the longer one.
+/// Changes one kind of rules. The memory of ids only shrinks: what an earlier rule forgot cannot come back.
 ConfigKind change_rules(Dice& dice, schemas::Rules& rules) {
   switch (dice.below(6)) {
     case 0:
       rules.scoring.metrics = random_metric_rules(dice);
       return ConfigKind::kScoring;
     case 1:
-      if (rules.scoring.dedupe_ms >= 2 * rules.scoring.grace_ms) {
+      if (dice.chance(40)) {
+        rules.scoring.grace_ms = std::max(kMinuteMs, rules.scoring.grace_ms / dice.pick<int64_t>({2, 3, 10}));
+      } else if (rules.scoring.dedupe_ms >= 2 * rules.scoring.grace_ms) {
         rules.scoring.grace_ms += 7 * kMinuteMs;
         rules.scoring.dedupe_ms = std::max(rules.scoring.grace_ms, rules.scoring.dedupe_ms / 2);
       } else {
