@@ -98,10 +98,14 @@ AgentScore score_window(std::string_view agent, Window window, int64_t end, cons
     const double margin = kZ95 * (std::sqrt(squared_error) / weights);
     const double lower = clip01(score.value - margin);
     const double upper = clip01(score.value + margin);
+    const double confidence = 1 - (upper - lower);
+    const double slack = largest_error + margin * std::ldexp(static_cast<double>(32 + 4 * shares.size()), -53) + std::ldexp(2, -53);
+    const bool doubtful = near_tie9(lower, slack) || near_tie9(upper, slack) || near_tie9(confidence, 2 * slack);
+    const Bounds9 bounds = doubtful ? exact_bounds(shares) : Bounds9{round9(lower), round9(upper), round9(confidence)};
     out.score = score.rounded;
-    out.lower = round9(lower);
-    out.upper = round9(upper);
-    out.confidence = round9(1 - (upper - lower));
+    out.lower = bounds.lower;
+    out.upper = bounds.upper;
+    out.confidence = bounds.confidence;
   }
   return out;
 }

@@ -52,6 +52,50 @@ Rational exact_normalized(const Share& share) {
   return std::clamp(mapped, Rational(0), Rational(1));
 }
 
+/// The exact variance, or, of one value, the largest that a value inside the range can have.
+Rational exact_variance(const Share& share) {
+  const Moments& m = *share.moments;
+  if (m.count < 2) {
+    const Rational half = (to_rational(share.high) - to_rational(share.low)) / 2;
+    return half * half;
+  }
+  const Big total = to_big(m.sum < 0 ? -static_cast<UInt128>(m.sum) : static_cast<UInt128>(m.sum));
+  const Big squares = (Big(m.sum_squares.high) << 128) + to_big(m.sum_squares.low);
+  return Rational(Big(Big(m.count) * squares - total * total), Big(Big(m.count) * (m.count - 1) * 1000000000000));
+}
+
+/// middle + or - the root of `square`: what a bound is before it is clipped.
+struct RootSum {
+  Rational middle, square;
+  bool plus;
+
+  /// Whether it is not less than t.
+  bool at_least(const Rational& t) const {
+    const Rational left = t - middle;
+    return plus ? left <= 0 || square >= left * left : left <= 0 && square <= left * left;
+  }
+  bool equals(const Rational& t) const {
+    const Rational left = t - middle;
+    return left * left == square && (left == 0 || (left > 0) == plus);
+  }
+};
+
+/// Clipped to [0, 1] and rounded half to even at nine decimals.
+double round9(const RootSum& x) {
+  if (!x.at_least(0)) return 0;
+  if (x.at_least(1)) return 1;
+  // In halves of the ninth decimal: what doubles say, put right.
+  const double root = std::sqrt(nearest_double(numerator(x.square), denominator(x.square)));
+  const double middle = (x.middle < 0 ? -1 : 1) * nearest_double(abs(numerator(x.middle)), denominator(x.middle));
+  auto halves = static_cast<int64_t>((middle + (x.plus ? root : -root)) * 2e9);
+  auto place = [](int64_t h) { return Rational(h, 2000000000); };
+  while (!x.at_least(place(halves))) --halves;
+  while (x.at_least(place(halves + 1))) ++halves;
+  const int64_t units = halves / 2;
+  const bool up = halves % 2 != 0 && (units % 2 != 0 || !x.equals(place(halves)));
+  return static_cast<double>(units + (up ? 1 : 0)) / 1e9;
+}
+
 }  // namespace
 
 double Moments::mean() const {
@@ -116,6 +160,27 @@ Exact9 exact_share(std::span<const Share> parts, std::span<const Share> whole) {
   rest *= 2;
   if (rest > bottom || (rest == bottom && bit_test(units, 0))) ++units;
   return {nearest_double(top, bottom), static_cast<double>(static_cast<uint64_t>(units)) / 1e9};
+}
+
+Bounds9 exact_bounds(std::span<const Share> whole) {
+  Rational sum = 0, weights = 0, square = 0;
+  for (const Share& share : whole) {
+    const Rational weight = to_rational(share.weight);
+    const Rational slope = weight / (to_rational(share.high) - to_rational(share.low));
+    sum += weight * exact_normalized(share);
+    weights += weight;
+    square += slope * slope * exact_variance(share) / Big(share.moments->count);
+  }
+  CHECK(weights > 0);
+  const Rational middle = sum / weights, factor = Rational(196, 100) / weights;
+  square *= factor * factor;
+  const RootSum lower{middle, square, false}, upper{middle, square, true};
+  // What is clipped holds no root.
+  const bool at_zero = !lower.at_least(0), at_one = upper.at_least(1);
+  const RootSum confidence = at_one    ? RootSum{at_zero ? Rational(0) : middle, at_zero ? Rational(0) : square, false}
+                             : at_zero ? RootSum{Rational(1 - middle), square, false}
+                                       : RootSum{1, Rational(4 * square), false};
+  return {round9(lower), round9(upper), round9(confidence)};
 }
 
 }  // namespace assay::processors

@@ -86,13 +86,27 @@ struct Exact9 {
 /// Requires: that sum is positive. Cost: some microseconds a part; `round9_or` spares it.
 Exact9 exact_share(std::span<const Share> parts, std::span<const Share> whole);
 
+/// A score's interval at nine decimals: score -+ 1.96 standard errors, both clipped to [0, 1], and 1 - their distance.
+struct Bounds9 {
+  double lower, upper, confidence;
+};
+
+/// All three as the exact values that they are, root included, rounded half to even. Requires: a positive sum of weights.
+/// Cost: as exact_share.
+Bounds9 exact_bounds(std::span<const Share> whole);
+
+/// Whether the error might turn the rounding of the value at nine decimals.
+inline bool near_tie9(double value, double error) {
+  const double units = value * 1e9;
+  const double from_tie = units - static_cast<double>(static_cast<int64_t>(units)) - 0.5;
+  return !(from_tie > error * 1e9 || -from_tie > error * 1e9);
+}
+
 /// `value` rounded at nine decimals, or, when its error might turn the rounding, what `exact` says.
 template <typename Exactly>
 Exact9 round9_or(double value, double error, Exactly exact) {
-  const double units = value * 1e9;
-  const double from_tie = units - static_cast<double>(static_cast<int64_t>(units)) - 0.5;
-  if (from_tie > error * 1e9 || -from_tie > error * 1e9) return {value, round9(value)};
-  return exact();
+  if (near_tie9(value, error)) return exact();
+  return {value, round9(value)};
 }
 
 }  // namespace assay::processors

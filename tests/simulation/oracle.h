@@ -98,9 +98,6 @@ struct Score {
   std::string agent, division, window;
   int64_t start_ms = 0, end_ms = 0;
   std::optional<double> score, lower, upper, confidence;
-  /// Lower, upper and confidence hold a square root, and what computes them in doubles cannot tell a value this near to the middle
-  /// of two decimals from one beyond it: the last decimal may then be either.
-  bool bounds_near_tie = false;
   uint64_t samples = 0;
   std::vector<Component> components;  // by metric name
 };

@@ -39,10 +39,9 @@ class Members {
     if (member == nullptr || !member->is_string() || member->as_string() != expected) found(name, text_of(expected), member);
   }
   void time(std::string_view name, int64_t expected) { text(name, time_of(expected)); }
-  void number(std::string_view name, const std::optional<double>& expected, double slack = 0) {
+  void number(std::string_view name, const std::optional<double>& expected) {
     const Json* member = document_.find(name);
-    if (member == nullptr ||
-        (expected ? !member->is_number() || !(std::fabs(member->as_number() - *expected) <= slack) : !member->is_null()))
+    if (member == nullptr || (expected ? !member->is_number() || member->as_number() != *expected : !member->is_null()))
       found(name, text_of(expected), member);
   }
   void count(std::string_view name, uint64_t expected) { number(name, static_cast<double>(expected)); }
@@ -59,7 +58,6 @@ class Members {
 };
 
 /// One unit of the ninth decimal, where a bound may be either of two.
-double slack_of(const Score& score) { return score.bounds_near_tie ? 1.0001e-9 : 0; }
 
 std::string name_of(const Score& score) {
   return "score of " + score.agent + " in " + score.window + " to " + time_of(score.end_ms);
@@ -74,9 +72,9 @@ Difference compare_score(const Score& expected, const Json& actual, const std::s
   members.text("divisionId", expected.division);
   members.count("samples", expected.samples);
   members.number("score", expected.score);
-  members.number("lower", expected.lower, slack_of(expected));
-  members.number("upper", expected.upper, slack_of(expected));
-  members.number("confidence", expected.confidence, slack_of(expected));
+  members.number("lower", expected.lower);
+  members.number("upper", expected.upper);
+  members.number("confidence", expected.confidence);
   if (members.first()) return members.first();
   const Json* components = members.member("components");
   if (components == nullptr || !components->is_array() || components->as_array().size() != expected.components.size())
@@ -256,7 +254,7 @@ Difference compare_promotions(std::span<const Promotion> expected, std::span<con
     members.text("status", e.status);
     members.text("divisionId", e.division);
     members.number("score", e.score);
-    members.number("confidence", e.confidence, 1.0001e-9);
+    members.number("confidence", e.confidence);
     if (e.action == "hold") {
       const Json* evidence = members.member("evidence");
       if (evidence == nullptr || evidence->string_or("wanted", "") != e.wanted)

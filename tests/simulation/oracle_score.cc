@@ -18,7 +18,6 @@ using Real = long double;
 
 constexpr Real kUnit = 0x1p-63L;  // above the relative error of one operation, on machines with 64-bit mantissas or wider
 static_assert(std::numeric_limits<Real>::digits >= 64);
-constexpr double kNearTie = 1e-13;  // far above what a computation in doubles is off by
 
 struct Sums {
   uint64_t count = 0;
@@ -94,14 +93,12 @@ struct Surd {
   }
   Surd clipped() const { return compare(0) < 0 ? Surd{0, 0, 0} : compare(1) > 0 ? Surd{1, 0, 0} : *this; }
   /// Half to even at nine decimals. Requires: within [0, 1].
-  double round9(bool* near_tie = nullptr) const {
+  double round9() const {
     const Rational tenth = Rational(1, 1'000'000'000);
     auto whole = static_cast<int64_t>(std::floor((nearest(a) + nearest(b) * std::sqrt(nearest(v))) * 1e9));
     while (compare(tenth * whole) < 0) --whole;
     while (compare(tenth * (whole + 1)) >= 0) ++whole;
-    const Rational tie = tenth * (2 * whole + 1) / 2, slack = rational_of(kNearTie);
-    if (near_tie != nullptr && compare(tie - slack) > 0 && compare(tie + slack) < 0) *near_tie = true;
-    const int beyond = compare(tie);
+    const int beyond = compare(tenth * (2 * whole + 1) / 2);
     if (beyond > 0 || (beyond == 0 && whole % 2 != 0)) ++whole;
     return static_cast<double>(whole) / 1e9;
   }
@@ -145,11 +142,10 @@ class Exactly {
     }
     const Rational middle = score(), factor = Rational(196, 100) / weights();
     const Surd lower = Surd{middle, -factor, square_error}.clipped(), upper = Surd{middle, factor, square_error}.clipped();
-    out.bounds_near_tie = false;
-    out.lower = lower.round9(&out.bounds_near_tie);
-    out.upper = upper.round9(&out.bounds_near_tie);
+    out.lower = lower.round9();
+    out.upper = upper.round9();
     // Both bounds hold the same root, or have been clipped and hold none.
-    out.confidence = Surd{Rational(1 - upper.a + lower.a), Rational(lower.b - upper.b), square_error}.round9(&out.bounds_near_tie);
+    out.confidence = Surd{Rational(1 - upper.a + lower.a), Rational(lower.b - upper.b), square_error}.round9();
   }
 
  private:
@@ -187,17 +183,12 @@ double round9(const Rational& x) { return Surd{x, 0, 0}.round9(); }
 
 // ------------------------------------------------------------------------------------------------- checked 64-bit mantissas
 
-struct Rounded {
-  double value;
-  Real from_tie;  // in units of the ninth decimal
-};
-
 /// `x`, in [0, 1] and off by `error` at most, half to even at nine decimals; nothing when the error might turn it.
-std::optional<Rounded> round9(Real x, Real error) {
+std::optional<double> round9(Real x, Real error) {
   const Real units = x * 1e9L;
   const Real whole = std::floor(units), from_tie = units - whole - 0.5L;
   if (std::fabs(from_tie) <= error * 1e9L + 4 * kUnit * (units + 1)) return std::nullopt;
-  return Rounded{static_cast<double>(whole + (from_tie > 0 ? 1 : 0)) / 1e9, std::fabs(from_tie)};
+  return static_cast<double>(whole + (from_tie > 0 ? 1 : 0)) / 1e9;
 }
 
 /// The double nearest to top / bottom. Requires: top < 2^126, 0 < bottom < 2^62.
@@ -248,7 +239,7 @@ void score_parts(const std::vector<Part>& parts, std::span<const Accepted> insid
     const Real normalized = std::clamp((rule->up ? mean - low : high - mean) / span, Real(0), Real(1));
     const Real off = 8 * kUnit * (1 + (std::fabs(mean) + std::fabs(low) + std::fabs(high)) / span);
     const auto rounded = round9(normalized, off);
-    c.normalized = rounded && !exact_only ? rounded->value : round9(exactly.normalized(i));
+    c.normalized = rounded && !exact_only ? *rounded : round9(exactly.normalized(i));
     c.weight = rule->weight;
     if (rule->weight == 0) continue;
     const Real contribution = rule->weight * normalized / weights;
@@ -256,7 +247,7 @@ void score_parts(const std::vector<Part>& parts, std::span<const Accepted> insid
     const auto rounded_share = round9(contribution, share_off);
     c.contribution = exact_only      ? round9(exactly.contribution(i))
                      : shares == 1   ? *c.normalized  // of one alone: w·x / w
-                     : rounded_share ? rounded_share->value
+                     : rounded_share ? *rounded_share
                                      : round9(exactly.contribution(i));
     alone = c.normalized;
     weighted += contribution;
@@ -269,7 +260,7 @@ void score_parts(const std::vector<Part>& parts, std::span<const Accepted> insid
   if (weights == 0) return;
   error += static_cast<Real>(8 + parts.size()) * kUnit;  // shares of a weighted mean: their errors weigh no more than the greatest
   const auto score = round9(std::min(weighted, Real(1)), error);
-  out.score = exact_only ? round9(exactly.score()) : shares == 1 ? alone : score ? score->value : round9(exactly.score());
+  out.score = exact_only ? round9(exactly.score()) : shares == 1 ? alone : score ? *score : round9(exactly.score());
   if (!exact_bounds) {
     const Real margin = 1.96L * std::sqrt(square_error) / weights;
     const Real off = error + margin * static_cast<Real>(32 + 4 * parts.size()) * kUnit;
@@ -277,10 +268,9 @@ void score_parts(const std::vector<Part>& parts, std::span<const Accepted> insid
     const auto rounded_lower = round9(lower, off), rounded_upper = round9(upper, off);
     const auto confidence = round9(1 - (upper - lower), 2 * off);
     if (rounded_lower && rounded_upper && confidence) {
-      out.lower = rounded_lower->value;
-      out.upper = rounded_upper->value;
-      out.confidence = confidence->value;
-      out.bounds_near_tie = std::min({rounded_lower->from_tie, rounded_upper->from_tie, confidence->from_tie}) < kNearTie * 1e9L;
+      out.lower = *rounded_lower;
+      out.upper = *rounded_upper;
+      out.confidence = *confidence;
       return;
     }
   }

@@ -93,5 +93,23 @@ TEST(Exact, Round9TakesTheExactValueHalfToEven) {
   EXPECT_EQ(round9(3 * 0x1p-10), 0.002929688);
 }
 
+TEST(Exact, BoundsThatLieOnATieGoToEven) {
+  // Two values one micro-unit apart: the standard error is half of one, so that the bounds lie 0.98 of one beside the mean.
+  auto bounds = [](int64_t micro, double high) {
+    Moments moments;
+    moments.add(micro);
+    moments.add(micro + 1);
+    const Share share{&moments, 0, high, true, 3};
+    return exact_bounds({&share, 1});
+  };
+  EXPECT_EQ(bounds(480000, 960).lower, 0.0005);            // 0.0004999995
+  EXPECT_EQ(bounds(480960, 960).lower, 0.000501);          // 0.0005009995
+  EXPECT_EQ(bounds(296000, 2960).upper, 0.0001);           // 0.0001000005
+  EXPECT_EQ(bounds(298960, 2960).upper, 0.000101);         // 0.0001010005
+  EXPECT_EQ(bounds(480000, 960).confidence, 0.999999998);  // 1 - 1.96 / 960 millionths
+  EXPECT_EQ(bounds(0, 1).lower, 0);
+  EXPECT_EQ(bounds(1000000, 1).upper, 1);
+}
+
 }  // namespace
 }  // namespace assay::processors
