@@ -4,6 +4,7 @@
 
 #include "replay/replayer.h"
 #include "streams/read_to_end.h"
+#include "streams/refold.h"
 #include "streams/topology.h"
 
 namespace assay::replay {
@@ -11,7 +12,19 @@ namespace {
 
 using Wrong = std::optional<std::string>;
 
-Wrong check_stores(const SimRemains& remains, const processors::ScoringOptions& scoring) {
+/// Each record of a writer was folded once and none was passed over, as far as its last counter says.
+Wrong check_counters(const std::string& task, const streams::TaskSpec& spec, const streams::TaskMeta& meta) {
+  uint64_t written = 0;
+  for (const auto& [writer, n] : meta.upstream) written += static_cast<uint64_t>(n + 1);
+  for (const auto& [topic, partition] : spec.inputs)  // reports have no counters, and the first of others may have been taken away
+    if (topic == Topic::kReports || meta.began.contains({std::string(topic_spec(topic).name), partition})) return std::nullopt;
+  if (meta.tally.delivered == written) return std::nullopt;
+  return task + " has folded " + std::to_string(meta.tally.delivered) + " records where its writers have counted " +
+         std::to_string(written);
+}
+
+/// Each digest is that of the rows, and each record was folded once, whatever else happened.
+Wrong check_digests(const SimRemains& remains, const processors::ScoringOptions& scoring) {
   const auto plans = streams::topology(remains.names, scoring);
   for (const auto& [task, store] : remains.stores) {
     if (task.starts_with("audit")) continue;
@@ -22,13 +35,37 @@ Wrong check_stores(const SimRemains& remains, const processors::ScoringOptions& 
     if (!meta || !digest) return "the store of " + task + " cannot be read";
     if (meta->digest != *digest)
       return "the digest of " + task + " is " + meta->digest.hex() + ", that of its rows is " + digest->hex();
+    if (auto wrong = check_counters(task, *spec, *meta)) return wrong;
   }
+  return std::nullopt;
+}
 
+Wrong check_instants(const SimRemains& remains, const processors::ScoringOptions& scoring) {
+  for (const streams::ProcessorPlan& plan : streams::topology(remains.names, scoring))
+    for (int32_t p = 0; p < plan.task_count(remains.names); ++p) {
+      const streams::TaskSpec spec = plan.task(p);
+      auto range = remains.log.range({remains.names.full(Topic::kManifests), spec.manifest_partition});
+      CHECK(range.has_value());
+      streams::ManifestReader manifests(remains.log, remains.names, spec, 0, *range);
+      for (WallTime last;;) {
+        auto next = manifests.next();
+        if (!next) return next.error().message;
+        if (!*next) break;
+        if ((*next)->manifest.instant < last)
+          return "the instants of " + spec.name + " run backwards at manifest " + std::to_string((*next)->manifest.sequence);
+        last = (*next)->manifest.instant;
+      }
+    }
+  return std::nullopt;
+}
+
+Wrong check_replay(const SimRemains& remains, const processors::ScoringOptions& scoring) {
   std::map<std::string, std::shared_ptr<state::Store>> rebuilt;
   ReplayOptions options;
   options.names = remains.names;
   options.scoring = scoring;
   options.threads = 1;
+  options.check_outputs = !remains.torn;  // what was torn stands there twice, with two instants
   auto replayed = replay_tasks(
       remains.log,
       [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> { return rebuilt[task] = state::open_memory_store(); },
@@ -43,7 +80,8 @@ Wrong check_stores(const SimRemains& remains, const processors::ScoringOptions& 
   return std::nullopt;
 }
 
-Wrong check_chain(const SimRemains& remains) {
+/// Whether the rows are those of audit-events, one each, in order.
+Wrong check_chained(const SimRemains& remains) {
   std::set<std::string, std::less<>> seen;
   const TopicPartition tp{remains.names.full(Topic::kAudit), 0};
   std::vector<std::string> ids;
@@ -56,6 +94,16 @@ Wrong check_chain(const SimRemains& remains) {
   const auto& rows = remains.database.rows;
   if (rows.size() != ids.size())
     return "the chain has " + std::to_string(rows.size()) + " rows for " + std::to_string(ids.size()) + " events";
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (rows[i].row.id != ids[i])
+      return "row " + std::to_string(i + 1) + " of the chain is event " + rows[i].row.id + ", audit-events has " + ids[i] +
+             " there";
+  return std::nullopt;
+}
+
+/// The chain in itself: it is whole and signed, whatever else happened.
+Wrong check_chain(const SimRemains& remains) {
+  const auto& rows = remains.database.rows;
   std::set<std::string> once;
   std::optional<Sha256Digest> previous;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -65,7 +113,6 @@ Wrong check_chain(const SimRemains& remains) {
     if (row.prev_hash != previous) return where + " does not follow the row before it";
     if (row.hash != processors::chain_hash(row.payload, previous)) return where + " has a hash that is not of its payload";
     if (!signed_by_sim_signer(rows[i])) return where + " is not signed";
-    if (row.id != ids[i]) return where + " is event " + row.id + ", audit-events has " + ids[i] + " there";
     if (!once.insert(row.id).second) return "event " + row.id + " is in the chain twice";
     if (i > 0 && row.created_at_us <= rows[i - 1].row.created_at_us) return where + " is not later than the row before it";
     previous = row.hash;
@@ -76,8 +123,12 @@ Wrong check_chain(const SimRemains& remains) {
 }  // namespace
 
 std::optional<std::string> check_remains(const SimRemains& remains, const processors::ScoringOptions& scoring) {
-  if (auto wrong = check_stores(remains, scoring)) return wrong;
-  return check_chain(remains);
+  if (auto wrong = check_digests(remains, scoring)) return wrong;
+  if (auto wrong = check_chain(remains)) return wrong;
+  if (remains.damaged) return std::nullopt;
+  if (auto wrong = check_instants(remains, scoring)) return wrong;
+  if (auto wrong = check_replay(remains, scoring)) return wrong;
+  return check_chained(remains);
 }
 
 }  // namespace assay::replay

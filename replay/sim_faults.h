@@ -21,10 +21,12 @@ enum class Fault : uint8_t {
   kSlowNetwork,      // requests and answers take long
   kUnreachable,      // the log cannot be reached from one process
   kLostAnswer,       // answers of the log are lost
-  kLateEnd,          // an EndTxn whose answer was lost arrives a second time, later
+  kLateEnd,          // the answer of an EndTxn is lost, and a copy of it arrives later
   kTornTransaction,  // an EndTxn that was answered arrives a second time, later: the next transaction is torn
   kSlowMarkers,      // a commit shows later on some partitions than on others
+  kReordered,        // partitions are read in another order than in turn
   kFence,            // somebody else opens a task's writer
+  kRebalance,        // a stranger joins a group for a while, and does none of its work
   kCoordinatorMove,  // no coordinator answers for a while
   kRetention,        // the oldest reports are deleted
   kTruncation,       // an unclean election loses the end of a partition
@@ -50,8 +52,18 @@ inline constexpr FaultMask kAllFaults = (FaultMask{1} << kFaultCount) - 1;
 inline constexpr FaultMask kDestructive =
     fault_bit(Fault::kTornTransaction) | fault_bit(Fault::kRetention) | fault_bit(Fault::kTruncation);
 
+/// One strike: the n-th chance that faults of this kind had to strike. Written "lost_answer@17".
+struct FaultEvent {
+  Fault fault;
+  uint32_t n;
+  auto operator<=>(const FaultEvent&) const = default;
+};
+std::string to_string(const FaultEvent& event);
+std::optional<FaultEvent> parse_fault_event(std::string_view text);
+
 struct PlannedFault {
   Fault fault;
+  uint32_t n;  // of its kind
   Milliseconds at;
   Milliseconds lasts;
   size_t node = 0;

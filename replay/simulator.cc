@@ -1,7 +1,9 @@
 #include "replay/simulator.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <set>
 #include <utility>
 
 #include "replay/sim_check.h"
@@ -17,10 +19,10 @@ namespace {
 using streams::SimRequest;
 
 constexpr WallTime kEpoch{1767700000000};  // when virtual time begins, by every clock that is right
-constexpr Milliseconds kSession{1000};
-constexpr Milliseconds kFaultsEnd{4000};
+constexpr Milliseconds kSession{500};
+constexpr Milliseconds kFaultsEnd{2000};
 constexpr Milliseconds kSettleBy{60000};
-constexpr Milliseconds kQuiet{4000};  // a run with a halt is over when nothing has moved for so long
+constexpr Milliseconds kQuiet{2500};  // a run with a halt is over when nothing has moved for so long
 
 class World {
  public:
@@ -57,14 +59,13 @@ class World {
 
   SimOutcome run() {
     const uint64_t errors_before = streams::errors_logged();
-    outcome_.chosen = plan_.chosen;
     bool finished = false;
     referee_.spawn([&] {
       referee();
       finished = true;
     });
     if (!scheduler_.run([&] { return finished; })) fail("the run stands still: somebody spins, or everybody waits for nobody");
-    if (plan_.chosen == 0 && streams::errors_logged() != errors_before) fail("an error was logged though nothing went wrong");
+    if (outcome_.struck.empty() && streams::errors_logged() != errors_before) fail("an error was logged though nothing went wrong");
     outcome_.took = scheduler_.uptime();
     outcome_.steps = scheduler_.steps();
     return std::move(outcome_);
@@ -84,7 +85,8 @@ class World {
     bool alive() const override { return process.alive(); }
     bool there(SimRequest what) override { return world.there(*this, what); }
     bool back(SimRequest what) override { return world.back(*this, what); }
-    std::optional<Milliseconds> end_again(bool noticed) override { return world.end_again(noticed); }
+    std::optional<Milliseconds> end_again(bool noticed) override { return world.end_again(*this, noticed); }
+    size_t pass_over(size_t partitions) override { return world.pass_over(partitions); }
 
     World& world;
     size_t node;
@@ -96,6 +98,7 @@ class World {
     std::unique_ptr<streams::Pipeline> pipeline;
     std::atomic<bool> stop{false};
     bool ended = false;
+    std::optional<Milliseconds> copy_later;  // of the EndTxn whose answer was lost just now
   };
   struct Node {
     explicit Node(uint64_t seed) : disk(seed) {}
@@ -111,26 +114,38 @@ class World {
     if (!outcome_.failure) outcome_.failure = std::move(what);
   }
   void reach(std::string_view what) { ++outcome_.reached[std::string(what)]; }
-  bool chosen(Fault fault) const { return (plan_.chosen & fault_bit(fault)) != 0; }
   bool stormy() const { return scheduler_.time() < kFaultsEnd; }
-  /// Whether a fault that happens to requests happens to this one.
-  bool strikes(Fault fault) {
-    if (!chosen(fault) || !stormy() || !network_dice_.chance(plan_.permille[static_cast<size_t>(fault)])) return false;
-    reach(fault_name(fault));
-    return true;
+  /// Whether a fault that happens to requests happens to this one, and the dice for what it has to choose. What one chance came to
+  /// does not change what another comes to.
+  std::optional<SimDice> strikes(Fault fault) {
+    const auto i = static_cast<size_t>(fault);
+    if (plan_.permille[i] == 0 || !stormy()) return std::nullopt;
+    const uint32_t n = ++chances_[i];
+    SimDice dice((options_.seed * kFaultCount + i) ^ (uint64_t{n} << 40));
+    if (!dice.chance(plan_.permille[i]) || !allowed({fault, n})) return std::nullopt;
+    struck({fault, n});
+    if (options_.trace) note(to_string(FaultEvent{fault, n}));
+    return dice;
+  }
+  bool allowed(const FaultEvent& event) const { return !options_.only || options_.only->contains(event); }
+  void struck(const FaultEvent& event) {
+    reach(fault_name(event.fault));
+    outcome_.struck.push_back(event);
   }
 
   streams::SimLogOptions log_options() {
     streams::SimLogOptions o;
     o.session_timeout = kSession;
-    o.rebalance_timeout = Milliseconds(3000);
-    o.transaction_timeout = Milliseconds(2000);
+    o.rebalance_timeout = Milliseconds(1500);
+    o.transaction_timeout = Milliseconds(1000);
     o.marker_delay = [this](const TopicPartition&) {
-      return strikes(Fault::kSlowMarkers) ? Milliseconds(network_dice_.between(1, 80)) : Milliseconds(0);
+      auto dice = strikes(Fault::kSlowMarkers);
+      return Milliseconds(dice ? dice->between(1, 80) : 0);
     };
     o.torn = [this](const std::string& id, bool commit) {
-      torn_ = true;
+      torn_.insert(id);
       reach("torn");
+      tearing_ = SimDice(options_.seed ^ scheduler_.steps()).chance(500);
       if (options_.trace) note("torn " + id + (commit ? " commit" : " abort"));
     };
     return o;
@@ -141,7 +156,7 @@ class World {
   bool there(Life& life, SimRequest what) {
     if (!life.alive()) return false;
     int64_t us = network_dice_.between(20, 300);
-    if (strikes(Fault::kSlowNetwork)) us += network_dice_.between(1000, 200000);
+    if (auto dice = strikes(Fault::kSlowNetwork)) us += dice->between(1000, 200000);
     life.process.sleep_for(Microseconds(us));
     Node& node = *nodes_[life.node];
     const bool coordinated = what == SimRequest::kInitWriter || what == SimRequest::kTxnOffsets || what == SimRequest::kEndTxn ||
@@ -161,15 +176,30 @@ class World {
     if (network_dice_.chance(300)) life.process.sleep_for(Microseconds(network_dice_.between(1, 200)));
     const bool ends = what == SimRequest::kEndTxn || what == SimRequest::kTxnOffsets;
     if (scheduler_.uptime() < nodes_[life.node]->unreachable_until && network_dice_.chance(500)) return false;
-    if (!strikes(Fault::kLostAnswer)) return true;
-    if (ends) reach("ambiguous");
-    return false;
+    if (what == SimRequest::kEndTxn) life.copy_later.reset();
+    // What was torn shows only when the rest of it does not come through as well.
+    bool lost = ends || what == SimRequest::kWrite ? std::exchange(tearing_, false) : false;
+    if (what == SimRequest::kEndTxn)
+      if (auto dice = strikes(Fault::kLateEnd)) {
+        life.copy_later = Milliseconds(dice->between(1, 300));
+        lost = true;
+      }
+    if (strikes(Fault::kLostAnswer)) lost = true;
+    if (lost && ends) reach("ambiguous");
+    return !lost;
   }
 
-  std::optional<Milliseconds> end_again(bool noticed) {
-    if (noticed && strikes(Fault::kLateEnd)) return Milliseconds(network_dice_.between(1, 300));
-    if (!noticed && strikes(Fault::kTornTransaction)) return Milliseconds(network_dice_.between(1, 100));
-    return std::nullopt;
+  std::optional<Milliseconds> end_again(Life& life, bool noticed) {
+    if (auto later = std::exchange(life.copy_later, std::nullopt)) return later;
+    if (noticed) return std::nullopt;
+    auto dice = strikes(Fault::kTornTransaction);
+    if (!dice) return std::nullopt;
+    return Milliseconds(dice->chance(700) ? 0 : dice->between(1, 100));
+  }
+
+  size_t pass_over(size_t partitions) {
+    auto dice = strikes(Fault::kReordered);
+    return dice ? static_cast<size_t>(dice->below(static_cast<int64_t>(partitions))) : 0;
   }
 
   SimConnection connection(Life& life) {
@@ -185,8 +215,8 @@ class World {
 
   std::function<void()> disk_wait(Life& life) {
     return [this, &life] {
-      life.process.sleep_for(
-          Microseconds(strikes(Fault::kSlowDisk) ? network_dice_.between(1000, 400000) : network_dice_.between(1, 60)));
+      auto dice = strikes(Fault::kSlowDisk);
+      life.process.sleep_for(Microseconds(dice ? dice->between(1000, 400000) : network_dice_.between(1, 60)));
     };
   }
 
@@ -263,13 +293,14 @@ class World {
   }
 
   void strike(const PlannedFault& f) {
+    const FaultEvent event{f.fault, f.n};
+    if (!allowed(event)) return;
     Node& node = *nodes_[f.node];
     SimDice dice(f.pick);
-    const std::string_view name = fault_name(f.fault);
     auto struck = [&] {
-      reach(name);
+      this->struck(event);
       if (options_.trace)
-        note(std::string(name) + " node " + std::to_string(f.node) + " for " + std::to_string(f.lasts.count()) + " ms");
+        note(to_string(event) + " node " + std::to_string(f.node) + " for " + std::to_string(f.lasts.count()) + " ms");
     };
     switch (f.fault) {
       case Fault::kCrash:
@@ -322,6 +353,20 @@ class World {
         referee_.spawn([this, id = plan.task(partition).transactional_id] { (void)admin_log_->open_writer(id); });
         return;
       }
+      case Fault::kRebalance: {
+        const auto plans = streams::topology(names_, pipeline_.scoring);
+        const auto& plan = plans[static_cast<size_t>(dice.below(std::ssize(plans)))];
+        struck();
+        ++strangers_;
+        referee_.spawn([this, group = plan.group, topics = plan.topics, until = scheduler_.uptime() + f.lasts] {
+          auto member = admin_log_->join(group, topics, "");
+          CHECK(member.has_value());
+          while (scheduler_.uptime() < until) (void)(*member)->poll(Milliseconds(20));
+          (*member)->leave();
+          --strangers_;
+        });
+        return;
+      }
       case Fault::kCoordinatorMove:
         struck();
         coordinator_back_ = std::max(coordinator_back_, scheduler_.uptime() + f.lasts);
@@ -331,7 +376,7 @@ class World {
         const int64_t end = cluster_.written(tp).value;
         if (end == 0) return;
         struck();
-        retained_ = true;
+        retained_.insert(tp);
         (void)admin_log_->delete_before(tp, Offset(dice.below(end + 1)));
         return;
       }
@@ -339,11 +384,23 @@ class World {
         static constexpr Topic kTopics[] = {Topic::kReports, Topic::kScores, Topic::kPromotions, Topic::kAudit, Topic::kManifests};
         const Topic topic = kTopics[dice.below(std::ssize(kTopics))];
         const TopicPartition tp{names_.full(topic), static_cast<int32_t>(dice.below(names_.partitions(topic)))};
-        const int64_t end = cluster_.written(tp).value;
-        if (end == 0) return;
+        const Offset end = cluster_.written(tp);
+        if (dice.chance(400)) {
+          if (end == Offset(0)) return;
+          struck();
+          truncated_.insert(tp);
+          cluster_.truncate(tp, Offset(std::max<int64_t>(0, end.value - dice.between(1, 6))));
+          return;
+        }
+        // Just after something was written, and mostly before anybody read it.
         struck();
-        truncated_ = true;
-        cluster_.truncate(tp, Offset(std::max<int64_t>(0, end - dice.between(1, 6))));
+        referee_.spawn([this, tp, end, until = scheduler_.uptime() + f.lasts] {
+          for (; scheduler_.uptime() < until; referee_.sleep_for(Microseconds(100))) {
+            if (cluster_.written(tp) == end) continue;
+            truncated_.insert(tp);
+            return cluster_.truncate(tp, end);
+          }
+        });
         return;
       }
       case Fault::kDiskFull:
@@ -392,7 +449,7 @@ class World {
     prepare();
     for (const PlannedFault& f : plan_.faults) scheduler_.at(f.at, [this, f] { strike(f); });
     for (size_t n = 0; n < nodes_.size(); ++n)
-      scheduler_.at(Milliseconds(n == 0 ? 0 : dice_.chance(700) ? 0 : dice_.between(1, 3000)), [this, n] { start(n); });
+      scheduler_.at(Milliseconds(n == 0 ? 0 : dice_.chance(700) ? 0 : dice_.between(1, 1500)), [this, n] { start(n); });
     auto sender = referee_.spawn([this] { send(); });
     sender->join();
     if (scheduler_.uptime() < kFaultsEnd) referee_.sleep(kFaultsEnd - scheduler_.uptime());
@@ -444,7 +501,7 @@ class World {
     std::map<std::string, int64_t> seen;
     Milliseconds moved_at = scheduler_.uptime();
     for (int calm = 0;;) {
-      referee_.sleep(Milliseconds(250));
+      referee_.sleep(Milliseconds(150));
       std::map<std::string, int64_t> places;
       const bool done = everything_folded(places);
       if (places != seen) moved_at = scheduler_.uptime();
@@ -469,7 +526,7 @@ class World {
 
   /// Whether every input is committed to its end and the chain stands at the end of its topic.
   bool everything_folded(std::map<std::string, int64_t>& behind) {
-    bool done = true;
+    bool done = strangers_ == 0;
     for (const auto& node : nodes_)
       done = done && scheduler_.uptime() >= node->unreachable_until && node->life != nullptr && !node->life->stop &&
              !node->life->process.paused() && node->life->pipeline->ready();
@@ -511,22 +568,43 @@ class World {
       // A place that retention or truncation took is a halt by the pipeline's own word.
       const std::string name = task.detail.starts_with("reading ") ? "INPUT_GAP" : task.detail.substr(0, task.detail.find(':'));
       reach("halt " + name);
-      if (!torn_ && !retained_ && !truncated_)
-        fail(task.name + " halted though nothing was done to it: " + task.detail);
-      else if (name.empty() || !std::ranges::all_of(name, [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }))
-        fail(task.name + " halted without a name: " + task.detail);
+      if (!has_cause(task.name, name)) fail(task.name + " halted though nothing was done to it: " + task.detail);
     }
-    if (outcome_.halted || retained_ || truncated_) return stop_all({});
     std::map<std::string, std::shared_ptr<state::Store>> stores;
     for (const auto& node : nodes_)
-      for (streams::TaskView& task : node->life->pipeline->tasks())
+      for (streams::TaskView& task : node->life != nullptr ? node->life->pipeline->tasks() : std::vector<streams::TaskView>())
         if (task.store != nullptr && !stores.emplace(task.name, task.store).second) fail(task.name + " has two owners");
     stop_all([&] {
-      const SimRemains remains{*admin_log_, names_, stores, database_};
+      for (const TopicPartition& tp : retained_) cluster_.undelete(tp);
+      const SimRemains remains{*admin_log_, names_, stores, database_, !torn_.empty(), outcome_.halted || !truncated_.empty()};
       if (auto wrong = check_remains(remains, pipeline_.scoring)) return fail(*wrong);
       if (judge_)
         if (auto wrong = judge_(remains)) fail(*wrong);
     });
+  }
+
+  /// Whether something was done that this halt of this task may come of.
+  bool has_cause(const std::string& task, const std::string& halt) const {
+    std::set<TopicPartition> inputs;
+    TopicPartition manifests;
+    std::string writer;
+    if (task.starts_with("audit")) inputs.insert({names_.full(Topic::kAudit), 0});
+    for (const streams::ProcessorPlan& plan : streams::topology(names_, pipeline_.scoring))
+      for (int32_t p = 0; p < plan.task_count(names_); ++p)
+        if (const streams::TaskSpec spec = plan.task(p); spec.name == task) {
+          for (auto [topic, partition] : spec.inputs) inputs.insert({names_.full(topic), partition});
+          manifests = {names_.full(Topic::kManifests), spec.manifest_partition};
+          writer = spec.transactional_id;
+        }
+    auto any_of = [&](const std::set<TopicPartition>& hit) {
+      return std::ranges::any_of(inputs, [&](const TopicPartition& tp) { return hit.contains(tp); });
+    };
+    // Somebody else's torn transaction may have left a hole in what this task reads.
+    const bool torn_before = std::ranges::any_of(torn_, [&](const std::string& id) { return id != writer; });
+    if (halt == "INPUT_GAP") return any_of(retained_) || any_of(truncated_) || torn_before;
+    if (halt == "LOG_DIVERGED") return any_of(truncated_) || truncated_.contains(manifests);
+    if (halt == "TORN_TXN") return torn_.contains(writer) || truncated_.contains(manifests);
+    return false;
   }
 
   /// Stops every process in order, looks at what is left, and lets go of it.
@@ -565,7 +643,11 @@ class World {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<std::unique_ptr<Life>> dead_;
   Milliseconds coordinator_back_{0}, database_back_{0}, signer_back_{0};
-  bool torn_ = false, retained_ = false, truncated_ = false;
+  std::set<TopicPartition> retained_, truncated_;
+  std::set<std::string> torn_;  // transactional ids
+  int strangers_ = 0;           // in groups
+  bool tearing_ = false;        // the next request of a writer gets no answer
+  std::array<uint32_t, kFaultCount> chances_{};
 };
 
 }  // namespace

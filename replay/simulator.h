@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,14 +42,17 @@ struct SimRemains {
   const streams::TopicNames& names;
   const std::map<std::string, std::shared_ptr<state::Store>>& stores;  // of the owners of the tasks
   const SimDatabase& database;
+  bool torn = false;     // a transaction was torn, so that a writer may have written records a second time
+  bool damaged = false;  // records were lost for good, or a task halted by name: only what always holds can be asked for
 };
 
-/// Says what is wrong with what a run left behind, or nothing. Not asked when a task halted by name.
+/// Says what is wrong with what a run left behind, or nothing.
 using SimJudge = std::function<std::optional<std::string>(const SimRemains&)>;
 
 struct SimOptions {
   uint64_t seed = 0;
   FaultMask faults = kAllFaults;
+  std::optional<std::set<FaultEvent>> only = {};  // of those that the seed chose; nothing: all
   bool trace = false;
 };
 
@@ -56,7 +60,7 @@ struct SimOutcome {
   std::optional<std::string> failure;  // the first invariant that does not hold
   std::string trace;
   std::map<std::string, int64_t> reached;  // faults, halts and rare places, and how often
-  FaultMask chosen = 0;
+  std::vector<FaultEvent> struck;
   bool halted = false;
   Milliseconds took{0};  // virtual
   uint64_t steps = 0;

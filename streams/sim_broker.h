@@ -31,6 +31,9 @@ struct SimPartition {
   std::vector<SimRun> runs;
   std::map<int64_t, int32_t> ongoing;  // producer -> its open run
 
+  struct ByName {  // no order of addresses: a run must be the same each time
+    bool operator()(const SimPartition* a, const SimPartition* b) const { return a->tp < b->tp; }
+  };
   int64_t end() const { return static_cast<int64_t>(entries.size()); }
   int64_t stable() const;  // last stable offset
   bool shows(const SimEntry& entry) const {
@@ -73,7 +76,7 @@ struct SimWriter {
   int64_t number = 0;  // of the transaction that is open or was the last
   bool open = false;
   size_t markers_due = 0;  // of the transaction decided last
-  std::set<SimPartition*> partitions;
+  std::set<SimPartition*, SimPartition::ByName> partitions;
   std::set<std::string> groups;
 };
 

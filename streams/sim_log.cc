@@ -157,8 +157,9 @@ class Reader final : public LogReader {
 
   /// What the next partition in turn has to say.
   Result<std::optional<Fetch>> look(size_t max_records) {
+    const size_t first = turn_ + link_.host.pass_over(places_.size());
     for (size_t i = 0; i < places_.size(); ++i) {
-      const Place& place = places_[(turn_ + i) % places_.size()];
+      const Place& place = places_[(first + i) % places_.size()];
       if (place.paused) continue;
       const SimPartition& in = *place.partition;
       if (place.position < in.start || place.position > in.end())
@@ -176,7 +177,7 @@ class Reader final : public LogReader {
       }
       fetch.next = Offset(at);
       fetch.at_end = at == stable;
-      turn_ = (turn_ + i + 1) % places_.size();
+      turn_ = (first + i + 1) % places_.size();
       return std::optional<Fetch>(std::move(fetch));
     }
     return std::optional<Fetch>();
@@ -326,6 +327,7 @@ class Writer final : public LogWriter {
           number_ = link_.broker.writers[id_].number;
           places_.push_back(Offset(*place));
         }
+        if (auto copy = std::exchange(copy_, std::nullopt)) link_.broker.end_late(id_, epoch_, copy->number, copy->commit);
       }
       if (!link_.host.back(SimRequest::kWrite)) return roll_back("writing records");
       if (places_.size() < i) return roll_back("writing records");  // the transaction before is being ended once more
@@ -391,7 +393,9 @@ class Writer final : public LogWriter {
     }
     const bool answered = link_.host.back(SimRequest::kEndTxn);
     noticed_ = noticed_ || !answered;
-    if (auto later = link_.host.end_again(noticed_)) {
+    if (auto later = link_.host.end_again(noticed_); later && later->count() == 0) {
+      copy_ = Copy{number_, commit};
+    } else if (later) {
       std::lock_guard lock(link_.broker.mutex);
       link_.broker.clock.at(link_.broker.clock.uptime() + *later,
                             [broker = &link_.broker, id = id_, epoch = epoch_, number = number_, commit] {
@@ -416,6 +420,11 @@ class Writer final : public LogWriter {
   const int32_t epoch_;
   int64_t number_ = 0;    // of our transaction at the coordinator
   bool noticed_ = false;  // a request of the transaction got no answer
+  struct Copy {
+    int64_t number;
+    bool commit;
+  };
+  std::optional<Copy> copy_;  // of the last EndTxn: it arrives after the next write
   std::optional<Transaction> prepared_;
   std::vector<Offset> places_;
 };
@@ -596,6 +605,13 @@ Offset SimCluster::written(const TopicPartition& tp) {
   auto in = broker_->partition(tp);
   CHECK(in.has_value());
   return Offset((*in)->end());
+}
+
+void SimCluster::undelete(const TopicPartition& tp) {
+  std::lock_guard lock(broker_->mutex);
+  auto in = broker_->partition(tp);
+  CHECK(in.has_value());
+  (*in)->start = 0;
 }
 
 }  // namespace assay::streams

@@ -42,11 +42,16 @@ class SimHost {
   virtual bool there(SimRequest) { return true; }
   /// The way of its answer back. False: the answer is lost.
   virtual bool back(SimRequest) { return true; }
-  /// Asked for each EndTxn: how much later a copy of it arrives, if one does (KAFKA-17754). `noticed`: the client knows that a
-  /// request of it may still be under way.
+  /// Asked for each EndTxn: how much later a copy of it arrives, if one does (KAFKA-17754); 0: in the midst of the next transaction
+  /// that this writer begins. `noticed`: the client knows that a request of it may still be under way.
   virtual std::optional<Milliseconds> end_again(bool noticed) {
     (void)noticed;
     return std::nullopt;
+  }
+  /// How many of so many partitions are passed over before the next that has something to read.
+  virtual size_t pass_over(size_t partitions) {
+    (void)partitions;
+    return 0;
   }
 };
 
@@ -77,6 +82,8 @@ class SimCluster {
   void truncate(const TopicPartition& tp, Offset from);
   /// Place after the last record, decided or not.
   Offset written(const TopicPartition& tp);
+  /// Brings back what delete_before() took, for a referee who knows all that was ever sent.
+  void undelete(const TopicPartition& tp);
 
  private:
   std::unique_ptr<SimBroker> broker_;

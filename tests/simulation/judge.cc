@@ -29,8 +29,15 @@ using Records = std::deque<Stored>;
 Records read(const replay::SimRemains& remains, const std::string& topic, int32_t partition) {
   Records out;
   const TopicPartition tp{topic, partition};
-  std::set<std::string, std::less<>> seen;
+  std::map<std::string, int64_t, std::less<>> last;  // counter of each writer
   auto done = streams::read_to_end(remains.log, {tp}, [&](const TopicPartition&, const RecordView& r) -> Result<bool> {
+    const auto text = r.header(schemas::kHeaderWriter);
+    if (const auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt; stamp && remains.torn) {
+      // What was written before its transaction was torn is written again, under the same numbers: readers drop it.
+      auto [known, first] = last.try_emplace(std::string(stamp->writer), -1);
+      if (stamp->n <= known->second) return true;
+      known->second = stamp->n;
+    }
     Stored s{r.offset.value,
              r.timestamp.value,
              {},
@@ -68,6 +75,21 @@ std::vector<Turn> turns_of(const replay::SimRemains& remains, const streams::Tas
   return out;
 }
 
+/// No pool holds more than the greatest capacity that the rules ever gave it.
+Difference check_pools(const Timeline& timeline, const Json& rows) {
+  std::map<std::string, int64_t> most;
+  for (const Pool& pool : timeline.start.pools) most[pool.name] = pool.capacity;
+  for (const RuleChange& change : timeline.changes)
+    for (const Pool& pool : change.rules.pools) most[pool.name] = std::max(most[pool.name], pool.capacity);
+  for (const Json& row : rows.as_array()) {
+    const std::string name(row.string_or("pool", ""));
+    const double held = row.number_or("used", 0) + row.number_or("reserved", 0);
+    if (held > static_cast<double>(most[name]))
+      return "pool " + name + " holds " + std::to_string(static_cast<int64_t>(held)) + ", more than it ever had";
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 replay::SimWork make_work(uint64_t seed, size_t size) {
@@ -93,6 +115,12 @@ std::optional<std::string> judge(const replay::SimRemains& remains) {
   const auto plans = streams::topology(names, {});
   streams::Stores stores;
   for (const auto& [task, store] : remains.stores) stores[task] = store;
+  if (remains.damaged) {
+    if (!stores.contains("allocation-0")) return std::nullopt;
+    auto pools = streams::answer_from(streams::parts_of(stores, remains.log, names), names, {"pools", {}});
+    if (!pools) return "the pools cannot be asked for: " + pools.error().message;
+    return check_pools(timeline, *pools);
+  }
 
   std::vector<std::vector<PromotionRecord>> promotions;
   std::deque<Records> kept;
@@ -101,14 +129,17 @@ std::optional<std::string> judge(const replay::SimRemains& remains) {
   for (int32_t p = 0; p < names.partitions(); ++p) {
     const std::string where = "partition " + std::to_string(p) + ": ";
     const Records& reports = kept.emplace_back(read(remains, names.full(Topic::kReports), p));
-    std::vector<ReportRecord> records;
-    for (const Stored& s : reports)
-      records.push_back({s.offset, s.timestamp_ms, s.key ? std::optional<std::string_view>(*s.key) : std::nullopt,
-                         s.value ? std::optional<std::string_view>(*s.value) : std::nullopt});
-    Scored scored = expect_scores(timeline, p, records, turns_of(remains, plans[0].task(p)));
-
     auto meta = streams::read_meta(*remains.stores.at("scoring-" + std::to_string(p)));
     CHECK(meta.has_value());
+    const auto began = meta->began.find({std::string(topic_spec(Topic::kReports).name), p});
+    std::vector<ReportRecord> records;
+    for (const Stored& s : reports)
+      // What retention took before the task was there for the first time was never its to fold.
+      if (began == meta->began.end() || s.offset >= began->second.value)
+        records.push_back({s.offset, s.timestamp_ms, s.key ? std::optional<std::string_view>(*s.key) : std::nullopt,
+                           s.value ? std::optional<std::string_view>(*s.value) : std::nullopt});
+    Scored scored = expect_scores(timeline, p, records, turns_of(remains, plans[0].task(p)));
+
     std::map<std::string, uint64_t> reasons;
     for (size_t r = 0; r < schemas::kReasonCount; ++r)
       if (meta->tally.refused[r] > 0) reasons[std::string(reason_code(static_cast<Reason>(r)))] = meta->tally.refused[r];
