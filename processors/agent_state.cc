@@ -1,5 +1,6 @@
 #include "processors/agent_state.h"
 
+#include "schemas/planted.h"
 #include "state/encoding.h"
 
 namespace assay::processors {
@@ -74,11 +75,13 @@ std::unique_ptr<AgentState> load_agent(const Rows& rows, std::string_view id, Na
     return true;
   });
   rows.scan(prefix_of('D', id), [&](std::string_view key, std::string_view value) {
+    if (planted(Bug::kDedupeLost)) return true;
     const std::string_view suffix = key.substr(key.size() - kDedupeSuffix);
     CHECK(agent->dedupe.load(id, state::read_be64(suffix), static_cast<uint64_t>(state::read_be64(suffix.substr(8))), value));
     return true;
   });
   agent->panes.restore_horizon(agent->horizon);
+  if (planted(Bug::kHorizonLost)) agent->horizon = Panes::kNever;
   return agent;
 }
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "processors/intake.h"
+#include "schemas/planted.h"
 #include "schemas/time.h"
 
 namespace assay::processors {
@@ -105,7 +106,9 @@ struct Allocation::PoolUse {
     auto quota = pool.quotas.find(request.division_id);
     return quota != pool.quotas.end() && held(request.division_id) + amount(request) > quota->second;
   }
-  bool over_capacity(const Pool& pool, const Request& request) const { return used + reserved + amount(request) > pool.capacity; }
+  bool over_capacity(const Pool& pool, const Request& request) const {
+    return used + reserved + (planted(Bug::kPoolOvercommitted) ? 0 : amount(request)) > pool.capacity;
+  }
 
   static PoolUse from_json(const Json& row) {
     PoolUse use{std::string(row.string_or("unit", "")), integer_of(row, "used"), integer_of(row, "reserved"), {}};

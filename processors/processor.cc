@@ -1,5 +1,7 @@
 #include "processors/processor.h"
 
+#include "schemas/planted.h"
+
 namespace assay::processors {
 
 Rows::Rows(const state::Reader& stored, state::Digest digest, RowDigest row_digest)
@@ -8,13 +10,14 @@ Rows::Rows(const state::Reader& stored, state::Digest digest, RowDigest row_dige
 std::optional<std::string> Rows::get(std::string_view key) const {
   if (auto it = staged_.find(key); it != staged_.end()) return it->second;
   auto value = stored_.get(key);
+  if (!value && planted(Bug::kUnreadableIsAbsent)) return std::nullopt;
   if (!value) throw StateUnreadable{std::move(value.error())};
   return std::move(*value);
 }
 
 void Rows::put(std::string_view key, std::string value) {
   state::Digest change = row_digest_(key, value);
-  if (auto old = get(key)) change -= row_digest_(key, *old);
+  if (auto old = get(key); old && !planted(Bug::kDigestNotUpdated)) change -= row_digest_(key, *old);
   put_known(key, std::move(value), change);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "schemas/planted.h"
 #include "schemas/time.h"
 
 namespace assay::processors {
@@ -151,6 +152,7 @@ void Scoring::accept(const Input& input, const EvalReport& report, std::string_v
     }
   }
 
+  if (planted(Bug::kLatePaneLost) && floor_to(timestamp, kMinuteMs) < floor_to(state.clock, kMinuteMs)) return;
   Pane& pane = state.panes.at(timestamp);
   if (pane.samples == 0 || timestamp > pane.last_timestamp || (timestamp == pane.last_timestamp && id > pane.last_id)) {
     pane.last_timestamp = timestamp;

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "schemas/planted.h"
+
 namespace assay::streams {
 
 using processors::AuditRow;
@@ -198,6 +200,7 @@ class AuditProjector::Run {
     bool stored = false;
     TRY(retrying<void>([&] {
       Result<void> result = p_.sink_.append(batch.rows, batch.before, batch.after);
+      if (planted(Bug::kUnansweredRows) && !result && result.error().code == Errc::kUnreachable) result = {};
       stored = result.has_value();
       return result;
     }));

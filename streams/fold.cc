@@ -6,6 +6,7 @@
 #include "processors/audit_chain.h"
 #include "processors/intake.h"
 #include "schemas/json_parse.h"
+#include "schemas/planted.h"
 #include "streams/topic_admin.h"
 
 namespace assay::streams {
@@ -215,7 +216,7 @@ void Fold::set_position(const TopicPartition& tp, Offset to) {
 WallTime Fold::begin(WallTime now) {
   if (!begun_) {
     begun_ = true;
-    instant_ = std::max(now, meta_.instant);
+    instant_ = planted(Bug::kInstantBackwards) ? now : std::max(now, meta_.instant);
     processor_->begin(instant_);
   }
   return instant_;
@@ -247,9 +248,11 @@ Result<bool> Fold::is_repeated(const TopicPartition& place, const RecordView& re
   };
   const auto [last, first] = meta_.upstream.try_emplace(to_string(place) + "|" + std::string(stamp->writer), stamp->n - 1);
   // A writer's first records may lie before the place where this input begins. Nothing lies before offset 0.
-  if (first && stamp->n > 0 && !meta_.began.contains(place)) return gap("none: its first ones are missing");
-  if (stamp->n > last->second + 1) return gap("record " + std::to_string(last->second));
-  if (stamp->n <= last->second) return true;
+  if (!planted(Bug::kGapAccepted)) {
+    if (first && stamp->n > 0 && !meta_.began.contains(place)) return gap("none: its first ones are missing");
+    if (stamp->n > last->second + 1) return gap("record " + std::to_string(last->second));
+  }
+  if (stamp->n <= last->second && !planted(Bug::kRepeatAccepted)) return true;
   last->second = stamp->n;
   return false;
 }
@@ -395,7 +398,7 @@ Result<void> Fold::persist(const Commit& commit, Offset manifest_offset) {
   meta_.digest = rows_->digest();
   state::WriteBatch batch = rows_->take_changes();
   batch.put(std::string(kMetaKey), meta_.encode());
-  if (auto written = store_.write(batch); !written) {
+  if (auto written = store_.write(batch); !written && !planted(Bug::kFullDiskIgnored)) {
     store_error_ = written.error();
     return written;
   }

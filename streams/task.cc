@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "processors/audit_chain.h"
+#include "schemas/planted.h"
 #include "streams/read_to_end.h"
 
 namespace assay::streams {
@@ -216,7 +217,9 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   folded_ = 0;
   inputs_.clear();
   if (writer_ == nullptr) {
-    TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
+    std::string id = spec_.transactional_id;
+    if (planted(Bug::kStaleFencing)) id += "-" + member_->id();
+    TRY_ASSIGN(writer_, log_.open_writer(id));
   }
   auto recovered = recover(stop);
   if (!recovered) return halted(recovered.error());
@@ -238,6 +241,9 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
 
   std::map<TopicPartition, Offset> from;
   for (const auto& [tp, range] : evidence.inputs) from[tp] = *fold_->position(tp);
+  if (planted(Bug::kOffsetOffByOne) && decide(evidence).outcome != Recovery::kFresh)
+    for (auto& [tp, at] : from)
+      if (at < evidence.inputs.at(tp).end) at = at + 1;
   from[config] = *fold_->position(config);
   TRY_ASSIGN(reader_, log_.open_reader(from));
   return fold_config(stop);
@@ -298,6 +304,14 @@ Result<void> Task::catch_up(const CommitMark& mark, ManifestReader& manifests, R
     auto commit = refold(ranges, names_, *fold_, manifest, hash);
     if (stop) return {};
     if (!commit) return commit.error();
+    if (planted(Bug::kOutputsInCatchUp)) {
+      Transaction again;
+      again.records = std::move(commit->transaction.records);
+      again.records.pop_back();  // the manifest
+      TRY(writer_->prepare(std::move(again)));
+      TRY_ASSIGN(auto places, writer_->commit());
+      if (places.empty()) return {};
+    }
     TRY(persist(*commit, at));
     if (events_.refolded) events_.refolded(spec_, manifest, mark.sequence);
   }
@@ -358,12 +372,23 @@ Result<void> Task::commit() {
   const Milliseconds started = runtime_.uptime();
   const size_t staged_bytes = fold_->staged_bytes();
   TRY_ASSIGN(Commit commit, fold_->finish());
-  commit.transaction.member = member_;
+  commit.transaction.member = planted(Bug::kStaleFencing) ? nullptr : member_;
   const processors::Tally part = fold_->outputs().tally;
   if (events_.staged) events_.staged(spec_, commit.transaction.records);
+  if (planted(Bug::kStoreBeforeCommit)) TRY(persist(commit, fold_->meta().manifest_offset + 1));
+  std::optional<Transaction> again;
+  if (planted(Bug::kFailedCommit)) again = commit.transaction;
   TRY(writer_->prepare(std::move(commit.transaction)));
-  TRY_ASSIGN(std::vector<Offset> places, writer_->commit());
-  TRY(persist(commit, places.back()));
+  Result<std::vector<Offset>> places = writer_->commit();
+  if (planted(Bug::kFailedCommit) && !places && places.error().code == Errc::kAmbiguous) {
+    TRY_ASSIGN(writer_, log_.open_writer(spec_.transactional_id));
+    TRY(writer_->prepare(std::move(*again)));
+    places = writer_->commit();
+  }
+  if (planted(Bug::kUnacknowledgedCommit) && !places && places.error().code == Errc::kAmbiguous)
+    places = std::vector<Offset>{fold_->meta().manifest_offset + 1};
+  if (!places) return places.error();
+  if (!planted(Bug::kStoreBeforeCommit)) TRY(persist(commit, places->back()));
   if (events_.committed)
     events_.committed(spec_,
                       {commit.manifest, part, inputs_, runtime_.uptime() - started, staged_bytes, fold_->processor().held().cache});
@@ -469,10 +494,13 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
         if (code != Errc::kAborted && code != Errc::kAmbiguous) return committed.error();
         if (events_.retrying) events_.retrying(spec_, committed.error());
         // Only a new writer settles what an unanswered commit came to, before anybody looks at the offsets.
-        if (code == Errc::kAmbiguous) writer_.reset();
+        if (code == Errc::kAmbiguous && !planted(Bug::kAmbiguousProducer)) writer_.reset();
         if (stopping) return {};
+        std::map<TopicPartition, Offset> were;
+        if (planted(Bug::kSeekForgotten)) were = input_positions(fold_->meta());
         TRY(open(stop));
         if (reader_ == nullptr) return {};
+        for (const auto& [tp, at] : were) TRY(reader_->seek(tp, at));
         told_running = false;  // what was recovered just now has been told as a start
       }
       continue;

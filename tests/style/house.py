@@ -322,5 +322,27 @@ def metrics_counted(tree):
             for enumerator, (name, _) in sorted(catalogue(tree).items()) if enumerator not in used]
 
 
-CHECKS = [include_direction, third_party, headers, readmes, file_sizes, forbidden_words, skipped_tests, machine_paths, file_names, alerts,
+PLANTED_IN = "tests/simulation/CMakeLists.txt"
+
+
+def planted_bugs(tree):
+    """A planted bug is compiled into the one binary of its test: its switch is thrown there alone, and every source that has a place for
+    one is compiled there a second time. A header must not have one: both kinds of objects would define its functions."""
+    problems = []
+    switch = "ASSAY_" + "PLANTED_BUGS"
+    listed = tree.files.get(PLANTED_IN, "")
+    for path, text in sorted(tree.text().items()):
+        if switch in text and path.endswith((".txt", ".cmake")) and path != PLANTED_IN:
+            problems.append(f"{path} plants bugs; only {PLANTED_IN} may")
+        elif switch in text and path != "schemas/planted.h" and not path.startswith("tests/"):
+            problems.append(f"{path} throws the switch of the planted bugs")
+        if not path.startswith("tests/") and path.endswith((".h", ".cc")) and '"schemas/planted.h"' in text:
+            if path.endswith(".h"):
+                problems.append(f"{path} is a header with a planted bug")
+            elif "/" + path not in listed:
+                problems.append(f"{path} has a planted bug and is not compiled for its test in {PLANTED_IN}")
+    return problems
+
+
+CHECKS = [planted_bugs, include_direction, third_party, headers, readmes, file_sizes, forbidden_words, skipped_tests, machine_paths, file_names, alerts,
           runbooks, metrics_counted]
