@@ -12,6 +12,40 @@ using Rational = boost::multiprecision::cpp_rational;
 
 Big to_big(UInt128 v) { return (Big(static_cast<uint64_t>(v >> 64)) << 64) + static_cast<uint64_t>(v); }
 
+UInt128 magnitude_of(Int128 v) { return v < 0 ? -static_cast<UInt128>(v) : static_cast<UInt128>(v); }
+
+int width(uint64_t v) { return v == 0 ? 0 : 64 - __builtin_clzll(v); }
+int width(UInt128 v) { return (v >> 64) != 0 ? 64 + width(static_cast<uint64_t>(v >> 64)) : width(static_cast<uint64_t>(v)); }
+
+/// The double nearest to (bits + what follows them) * 2^exponent, ties to even. Requires: bits has at least 55 bits.
+double rounded(uint64_t bits, bool more_follows, int exponent) {
+  const int excess = width(bits) - 53;
+  const uint64_t mask = (uint64_t{1} << excess) - 1;
+  const uint64_t half = uint64_t{1} << (excess - 1);
+  const uint64_t rest = bits & mask;
+  uint64_t mantissa = bits >> excess;
+  if (rest > half || (rest == half && (more_follows || (mantissa & 1) != 0))) ++mantissa;
+  return std::ldexp(static_cast<double>(mantissa), excess + exponent);
+}
+
+/// The double nearest to numerator / denominator * 2^exponent, ties to even: for what fits, without a big integer.
+/// Requires: denominator > 0, a normal result.
+double nearest_double(UInt128 numerator, uint64_t denominator, int exponent) {
+  if (numerator == 0) return 0;
+  // Scaled as below, the numerator has at most 56 bits more than the denominator: it fits whatever the shift.
+  const int shift = 55 - (width(numerator) - width(denominator));
+  bool more_follows = false;
+  if (shift > 0) {
+    numerator <<= shift;
+  } else {
+    more_follows = (numerator & ((static_cast<UInt128>(1) << -shift) - 1)) != 0;
+    numerator >>= -shift;
+  }
+  const auto bits = static_cast<uint64_t>(numerator / denominator);
+  more_follows = more_follows || static_cast<UInt128>(bits) * denominator != numerator;
+  return rounded(bits, more_follows, exponent - shift);
+}
+
 /// The double nearest to numerator / denominator, ties to even. Requires: numerator >= 0, denominator > 0, a normal result.
 double nearest_double(Big numerator, Big denominator) {
   if (numerator == 0) return 0;
@@ -24,15 +58,11 @@ double nearest_double(Big numerator, Big denominator) {
     denominator <<= static_cast<unsigned>(-shift);
   Big quotient, remainder;
   divide_qr(numerator, denominator, quotient, remainder);
-  auto bits = static_cast<uint64_t>(quotient);
-  const int excess = 64 - __builtin_clzll(bits) - 53;
-  const uint64_t mask = (uint64_t{1} << excess) - 1;
-  const uint64_t half = uint64_t{1} << (excess - 1);
-  const uint64_t rest = bits & mask;
-  uint64_t mantissa = bits >> excess;
-  if (rest > half || (rest == half && (remainder != 0 || (mantissa & 1) != 0))) ++mantissa;
-  return std::ldexp(static_cast<double>(mantissa), excess - shift);
+  return rounded(static_cast<uint64_t>(quotient), remainder != 0, -shift);
 }
+
+// 10^6 and 10^12 without their powers of two, which only move the exponent: so denominators stay small.
+constexpr uint64_t kOdd6 = 15625, kOdd12 = 244140625;
 
 /// The double's exact value.
 Rational to_rational(double x) {
@@ -43,9 +73,7 @@ Rational to_rational(double x) {
 }
 
 Rational exact_normalized(const Share& share) {
-  const UInt128 magnitude =
-      share.moments->sum < 0 ? -static_cast<UInt128>(share.moments->sum) : static_cast<UInt128>(share.moments->sum);
-  Rational mean(to_big(magnitude), Big(share.moments->count) * 1000000);
+  Rational mean(to_big(magnitude_of(share.moments->sum)), Big(share.moments->count) * 1000000);
   if (share.moments->sum < 0) mean = -mean;
   const Rational low = to_rational(share.low), high = to_rational(share.high);
   const Rational mapped = (share.up ? Rational(mean - low) : Rational(high - mean)) / (high - low);
@@ -100,14 +128,17 @@ double round9(const RootSum& x) {
 
 double Moments::mean() const {
   CHECK(count > 0);
-  const UInt128 magnitude = sum < 0 ? -static_cast<UInt128>(sum) : static_cast<UInt128>(sum);
-  const double value = nearest_double(to_big(magnitude), Big(count) * 1000000);
+  const double value = nearest_double(magnitude_of(sum), count * kOdd6, -6);  // count < 2^40
   return sum < 0 ? -value : value;
 }
 
 std::optional<double> Moments::variance() const {
   if (count < 2) return std::nullopt;
-  const UInt128 magnitude = sum < 0 ? -static_cast<UInt128>(sum) : static_cast<UInt128>(sum);
+  const UInt128 magnitude = magnitude_of(sum);
+  // (n Σx² - (Σx)²) / (n (n - 1)); (Σx)² is never more than n Σx², so when the one fits into 128 bits, so does the other.
+  constexpr uint64_t kManyValues = 1 << 18;  // n (n - 1) 5^12 fits into 64 bits
+  if (count < kManyValues && sum_squares.high == 0 && width(sum_squares.low) + width(count) <= 128)
+    return nearest_double(count * sum_squares.low - magnitude * magnitude, count * (count - 1) * kOdd12, -12);
   const Big squares = (Big(sum_squares.high) << 128) + to_big(sum_squares.low);
   const Big total = to_big(magnitude);
   return nearest_double(Big(count) * squares - total * total, Big(count) * (count - 1) * 1000000000000);

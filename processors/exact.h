@@ -22,6 +22,11 @@ struct UInt192 {
     add(v.low);
     high += v.high;
   }
+  /// Requires: v is no more.
+  void take_out(const UInt192& v) {
+    high -= v.high + (low < v.low ? 1 : 0);
+    low -= v.low;
+  }
   bool operator==(const UInt192&) const = default;
 };
 
@@ -49,6 +54,12 @@ struct Moments {
     count += other.count;
     sum += other.sum;
     sum_squares.add(other.sum_squares);
+  }
+  /// Takes out what was merged before. Minimum and maximum stay: they cannot tell what remains without them.
+  void take_out(const Moments& other) {
+    count -= other.count;
+    sum -= other.sum;
+    sum_squares.take_out(other.sum_squares);
   }
   bool operator==(const Moments&) const = default;
 

@@ -54,6 +54,48 @@ TEST(Exact, MeanAndVarianceAreTheNearestDoubles) {
   }
 }
 
+TEST(Exact, MeanAndVarianceOfManyValuesAreTheNearestDoubles) {
+  // Around the counts and sizes at which 64 or 128 bits end, and where two doubles are equally near.
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 4000; ++round) {
+    Moments moments;
+    moments.count = round % 8 == 0 ? (uint64_t{1} << 18) - 2 + random() % 4 : 2 + (random() >> (24 + random() % 40));
+    const int64_t x = static_cast<int64_t>(random() >> (4 + random() % 58));
+    const int64_t y =
+        round % 3 == 0 ? x + static_cast<int64_t>(random() % 3) : static_cast<int64_t>(random() >> (4 + random() % 58));
+    const uint64_t some = random() % moments.count;  // so many times x, and y otherwise
+    const Big n = moments.count, sum = Big(x) * some + Big(y) * (n - some), squares = Big(x) * x * some + Big(y) * y * (n - some);
+    moments.sum = static_cast<Int128>(x) * some + static_cast<Int128>(y) * (moments.count - some);
+    for (auto [value, times] : {std::pair(x, some), std::pair(y, moments.count - some)}) {
+      const UInt128 square = static_cast<UInt128>(value) * static_cast<UInt128>(value);
+      for (int bit = 0; bit < 40; ++bit) {
+        if ((times >> bit & 1) == 0) continue;
+        moments.sum_squares.add(UInt192{square << bit, bit == 0 ? 0 : static_cast<uint64_t>(square >> (128 - bit))});
+      }
+    }
+    expect_nearest(moments.mean(), Ratio(sum, n * 1'000'000));
+    expect_nearest(*moments.variance(), Ratio(squares * n - sum * sum, n * (n - 1) * 1'000'000 * 1'000'000));
+    if (HasFailure()) FAIL() << moments.count << " values of " << x << " and " << y;
+  }
+}
+
+TEST(Exact, WhatIsTakenOutWasNeverThere) {
+  std::mt19937_64 random(8);
+  for (int round = 0; round < 200; ++round) {
+    Moments kept, both;
+    Moments gone;
+    for (int i = 0; i < 20; ++i) {
+      const int64_t x = static_cast<int64_t>(random() % 2'000'000'000'000'000'000) - 1'000'000'000'000'000'000;
+      (i % 2 == 0 ? kept : gone).add(x);
+      both.add(x);
+    }
+    both.take_out(gone);
+    EXPECT_EQ(both.count, kept.count);
+    EXPECT_EQ(both.sum, kept.sum);
+    EXPECT_EQ(both.sum_squares, kept.sum_squares);
+  }
+}
+
 TEST(Exact, SumsOfSquaresCarryIntoTheThirdWord) {
   Moments moments;
   constexpr int64_t kLimit = 1'000'000'000'000'000'000;
