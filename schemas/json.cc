@@ -58,6 +58,25 @@ void append_number(double value, std::string& out) {
     out.append(text, std::to_chars(text, text + sizeof text, static_cast<uint64_t>(value)).ptr);
     return;
   }
+  // A decimal of at most 15 digits is told from all others of that length by its double, so it is the shortest. Scores have
+  // nine decimals and metric values six: most numbers end here, in a third of the time.
+  if (value >= 1e-6 && value < 1e9) {
+    const bool large = value >= 1e6;
+    const double scale = large ? 1e6 : 1e9;
+    const auto units = static_cast<uint64_t>(value * scale + 0.5);
+    if (units < 1000000000000000 && static_cast<double>(units) / scale == value) {  // both exact: the quotient is the nearest
+      const uint64_t one = large ? 1000000 : 1000000000;
+      char text[32];
+      char* end = std::to_chars(text, text + sizeof text, units / one).ptr;
+      *end++ = '.';
+      char* const last = end + (large ? 6 : 9);
+      uint64_t rest = units % one;
+      for (char* digit = last; digit != end; rest /= 10) *--digit = static_cast<char>('0' + rest % 10);
+      for (end = last; end[-1] == '0';) --end;
+      out.append(text, end);
+      return;
+    }
+  }
   // Shortest digits that read back as the same double, in the form d.ddde±xx; the layout is ECMAScript's.
   char text[32];
   auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);

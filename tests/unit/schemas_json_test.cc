@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <random>
 
@@ -281,6 +282,22 @@ TEST(Parse, EveryDoubleComesBack) {
     snprintf(decimal, sizeof decimal, "%llu.%03llue%d", static_cast<unsigned long long>(random() % 1000000),
              static_cast<unsigned long long>(random() % 1000), static_cast<int>(random() % 60) - 30);
     ASSERT_EQ(parse_json(decimal)->as_number(), std::strtod(decimal, nullptr)) << decimal;
+  }
+}
+
+TEST(Canonical, DecimalsAndTheirNeighboursAreAsShortAsCanBe) {
+  std::mt19937_64 random(12);
+  for (int i = 0; i < 300000; ++i) {
+    const double scale = i % 2 == 0 ? 1e6 : 1e9;
+    double value = static_cast<double>(random() >> (5 + random() % 58)) / scale;
+    if (i % 5 == 1) value = std::nextafter(value, 0);
+    if (i % 5 == 2) value = std::nextafter(value, 1e300);
+    if (value < 1e-6 || value >= 1e21) continue;
+    char text[64];
+    const char* const end = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed).ptr;
+    std::string out;
+    append_number(value, out);
+    ASSERT_EQ(out, std::string_view(text, static_cast<size_t>(end - text)));
   }
 }
 
