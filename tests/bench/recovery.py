@@ -98,15 +98,12 @@ def main(directory, kind, sizes):
         place = pathlib.Path(directory) / f"recovery-{kind}-{mib}"
         place.mkdir(parents=True)
         pipeline = Pipeline(place, kind)
-        # The first reports tell how much state a report makes.
-        pipeline.send(3000, 100)
-        pipeline.fold_all()
-        each = pipeline.state_bytes() / 3000
-        more = int(mib * 2**20 / each) - 3000
-        if more > 0:
+        held, sent = 0, 0
+        while held < 0.95 * mib * 2**20:  # what was sent tells about how much more is needed; the store packs it as it grows
+            more = int((mib * 2**20 - held) * sent / held) + 1000 if held else 3000
             pipeline.send(more, 100)
             pipeline.fold_all()
-        held = pipeline.state_bytes()
+            held, sent = pipeline.state_bytes(), sent + more
         pipeline.send(20000, 2)
         pipeline.run_and_kill(0.2)
         took = []
