@@ -59,7 +59,7 @@ std::string basic_time(WallTime now) {
 
 }  // namespace
 
-Sha256Digest hmac_sha256(std::string_view key, std::string_view message) {
+Sha256Digest hmac_sha256_digest(std::string_view key, std::string_view message) {
   constexpr size_t kBlockBytes = 64;
   std::string block(key.size() > kBlockBytes ? as_bytes(sha256(key)) : key);
   block.resize(kBlockBytes, '\0');
@@ -102,11 +102,11 @@ std::vector<std::pair<std::string, std::string>> sign_aws_request(const AwsReque
       request.method + "\n" + path + "\n" + canonical_query(request) + "\n" + lines + "\n" + names + "\n" + request.payload_sha256;
   const std::string place = day + "/" + scope.region + "/" + scope.service + "/aws4_request";
   const std::string to_sign = "AWS4-HMAC-SHA256\n" + time + "\n" + place + "\n" + to_hex(as_bytes(sha256(canonical)));
-  Sha256Digest key = hmac_sha256("AWS4" + credentials.secret, day);
+  Sha256Digest key = hmac_sha256_digest("AWS4" + credentials.secret, day);
   for (std::string_view part : {std::string_view(scope.region), std::string_view(scope.service), std::string_view("aws4_request")})
-    key = hmac_sha256(as_bytes(key), part);
+    key = hmac_sha256_digest(as_bytes(key), part);
   added.emplace_back("Authorization", "AWS4-HMAC-SHA256 Credential=" + credentials.access_key + "/" + place + ", SignedHeaders=" +
-                                          names + ", Signature=" + to_hex(as_bytes(hmac_sha256(as_bytes(key), to_sign))));
+                                          names + ", Signature=" + to_hex(as_bytes(hmac_sha256_digest(as_bytes(key), to_sign))));
   return added;
 }
 

@@ -41,6 +41,6 @@ std::vector<std::pair<std::string, std::string>> sign_aws_request(const AwsReque
 std::string aws_target(const AwsRequest& request);
 
 /// HMAC with SHA-256 (RFC 2104).  Pure.
-Sha256Digest hmac_sha256(std::string_view key, std::string_view message);
+Sha256Digest hmac_sha256_digest(std::string_view key, std::string_view message);
 
 }  // namespace assay::streams
