@@ -424,6 +424,8 @@ Result<void> Task::on_sound_store(const std::function<Result<void>()>& work) {
     if (fold_ != nullptr && fold_->store_error() && fold_->store_error()->code == Errc::kCorrupt) damage_ = fold_->store_error();
     if (result || !damage_) return result;
     reader_.reset();
+    // Offsets may show before the manifest that was committed with them; a new writer is there when both do.
+    writer_.reset();
     TRY(replace_store("corrupt", std::nullopt, std::exchange(damage_, std::nullopt)->message));
   }
 }
