@@ -57,7 +57,7 @@ bool load_group(std::string_view key, std::string_view value, AgentState& agent,
 }  // namespace
 
 size_t AgentState::approximate_bytes() const {
-  size_t bytes_held = 400 + dedupe.bytes();
+  size_t bytes_held = 400 + dedupe.bytes() + (day == nullptr ? 0 : day->bytes());
   for (Grain g : kGrains)
     for (const auto& [start, pane] : panes.grain(g)) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
   for (const auto& [start, pane] : panes.settled()) bytes_held += 220 + pane.cells.size() * sizeof(Cell);

@@ -10,6 +10,7 @@
 #include "processors/dedupe.h"
 #include "processors/panes.h"
 #include "processors/processor.h"
+#include "processors/running_day.h"
 
 namespace assay::processors {
 
@@ -28,6 +29,7 @@ struct AgentState {
   Dedupe dedupe;
 
   // Not stored.
+  std::unique_ptr<RunningDay> day;  // from the first 24h window that closes on
   state::Digest header_digest;
   bool dirty = false;
   uint64_t used_in_commit = 0;

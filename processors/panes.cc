@@ -142,6 +142,12 @@ void Panes::settle(int64_t end) {
   settled_to_ = end;
 }
 
+const Pane* Panes::closed_hour(int64_t start) const {
+  const auto& hours = start < settled_from_ ? grain(Grain::kHour) : settled_;
+  auto it = hours.find(start);
+  return it == hours.end() ? nullptr : &it->second;
+}
+
 WindowContent Panes::content(int64_t start, int64_t end) const {
   WindowContent out;
   const Pane* last = nullptr;

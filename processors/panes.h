@@ -89,6 +89,9 @@ class Panes {
   /// a day or a week that close one after the other do not fold the same panes each time.
   void settle(int64_t end);
 
+  /// What was accepted in that hour; nullptr: nothing. Requires: settle() passed its end, and an open 7d window holds it.
+  const Pane* closed_hour(int64_t start) const;
+
   /// Merges and drops what no window that ends after the horizon can ask for. Requires: horizons never fall.
   void roll(int64_t horizon);
 

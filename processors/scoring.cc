@@ -70,7 +70,10 @@ void Scoring::dead_letter(const Input& input, Reason reason, std::string detail,
 
 void Scoring::process(const Input& input, Outputs& outputs) {
   if (input.topic == Topic::kConfig) {
-    if (rules_.fold(input, outputs)) rules_version_ = rules_version(*rules_, ConfigKind::kScoring);
+    if (rules_.fold(input, outputs)) {
+      rules_version_ = rules_version(*rules_, ConfigKind::kScoring);
+      ++rules_epoch_;
+    }
     return;
   }
   const RecordView& record = *input.record;
@@ -195,13 +198,20 @@ void Scoring::close_windows(const Input& input, AgentState& state, int64_t horiz
     state.panes.settle(end);                                   // the clock went past it by the grace
     for (Window window : kClosingOrder) {
       if (end % closing_step_ms(window) != 0) continue;
-      const WindowContent content = state.panes.content(end - window_size_ms(window), end);
-      if (content.samples == 0) continue;
+      AgentScore own;
+      const AgentScore* score = nullptr;
+      if (window == Window::k24h) {
+        if (state.day == nullptr) state.day = std::make_unique<RunningDay>();
+        score = state.day->close(state.id, end, state.panes, rules_->scoring, rules_epoch_, names_);
+      } else if (const WindowContent content = state.panes.content(end - window_size_ms(window), end); content.samples > 0) {
+        own = score_window(state.id, window, end, content, rules_->scoring, names_);
+        score = &own;
+      }
+      if (score == nullptr) continue;
       if (!started) ids.start(cause_of(input));
       started = true;
-      const AgentScore score = score_window(state.id, window, end, content, rules_->scoring, names_);
       const Id id = ids.next();
-      outputs.records.push_back({Topic::kScores, state.id, score.to_json(rules_version_, instant_), id, ids.cause()});
+      outputs.records.push_back({Topic::kScores, state.id, score->to_json(rules_version_, instant_), id, ids.cause()});
     }
   }
 }

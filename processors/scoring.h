@@ -57,6 +57,7 @@ class Scoring : public Processor {
   ScoringOptions options_;
   FoldedRules rules_;
   std::string rules_version_;
+  uint64_t rules_epoch_ = 0;  // another one after each change of the rules
   EvalReportDecoder decoder_;
   Names names_;
   Observer observer_;
