@@ -313,12 +313,18 @@ Result<Commit> Fold::finish() {
   std::vector<OutRecord>& records = commit.transaction.records;
   std::map<TopicPartition, OutputCount> counts;
   Sha256 hash;  // of the outputs
+  const std::string writer = spec_.name + "/" + meta_.lineage + "/";
+  TopicPartition last_to;  // records for one partition mostly follow each other
+  std::pair<int64_t*, OutputCount*> last;
   auto stamp = [&](OutRecord& out) {
-    const TopicPartition place = bare(out.to);
-    int64_t& n = meta_.written[place];
-    auto [it, first] = counts.try_emplace(place, OutputCount{place, n, 0});
-    ++it->second.count;
-    out.headers.push_back({std::string(kHeaderWriter), spec_.name + "/" + meta_.lineage + "/" + std::to_string(n++)});
+    if (last.first == nullptr || out.to != last_to) {
+      last_to = out.to;
+      const TopicPartition place = bare(out.to);
+      int64_t& n = meta_.written[place];
+      last = {&n, &counts.try_emplace(place, OutputCount{place, n, 0}).first->second};
+    }
+    ++last.second->count;
+    out.headers.push_back({std::string(kHeaderWriter), writer + std::to_string((*last.first)++)});
   };
   auto hash_part = [&](std::string_view part) {
     char size[24];
@@ -338,7 +344,9 @@ Result<Commit> Fold::finish() {
     hash_part(output.value);
     out.key = std::move(output.key);
     out.value = std::move(output.value);
-    out.headers = {{std::string(kHeaderId), output.id.hex()}, {std::string(kHeaderCause), output.cause.hex()}};
+    out.headers.reserve(3);
+    out.headers.push_back({std::string(kHeaderId), output.id.hex()});
+    out.headers.push_back({std::string(kHeaderCause), output.cause.hex()});
     hash_part(*out.headers[0].value);
     stamp(out);
     records.push_back(std::move(out));
