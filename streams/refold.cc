@@ -87,7 +87,11 @@ Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
       place.used = 0;
       empty = 0;
     } else if (++empty > kEmptyPollsMax) {
-      // Nothing says that the records are gone: only that nobody answers.
+      // A log that ends before them has not got them. One that does not has not said that they are gone: only that nobody answers.
+      TRY_ASSIGN(const OffsetRange there, log_.range(tp));
+      if (there.end < to)
+        return Error{Errc::kIncomplete,
+                     "INPUT_GAP: reading " + what + ": what there is ends at " + std::to_string(there.end.value)};
       return Error{Errc::kUnreachable, "reading " + what + ": the log gave nothing for 30 s"};
     }
   }
