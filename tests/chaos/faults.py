@@ -127,7 +127,7 @@ def disk_full(world, full_s):
                 return b"No space left" in log.read() or not member.alive()
 
         world.loader.hurry = True  # what the stores have allocated ahead is to be used up
-        wait_until(f"{member.name} to run out of disk", noticed, HIT_S)
+        wait_until(f"{member.name} to run out of disk", noticed, 3 * HIT_S)
         world.loader.hurry = False
         time.sleep(full_s)
     finally:

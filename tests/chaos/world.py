@@ -25,7 +25,7 @@ import service
 SESSION_S = 3.0
 TMPFS_MIB = 192
 HIT_S = 45  # how long a fault may wait for its chance: the system may still be busy with the one before
-HURRY = 5  # times as many lines in a portion
+HURRY = 10  # times as many lines in a portion
 LOG_LINE = re.compile(r"(\S+Z) (debug|info|warning|error) (\S+)(.*)")
 # Small pools, so that requests wait; a short session, so that a dead member's work moves on while it is looked at.
 CONFIG = f"""\
