@@ -1,6 +1,7 @@
 #include "replay/audit_parity.h"
 
 #include "processors/audit_chain.h"
+#include "replay/json_difference.h"
 
 namespace assay::replay {
 namespace {
@@ -56,13 +57,18 @@ Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& name
     TRY_ASSIGN(auto lines, chain.lines());
     if (lines.empty()) return rows;
     for (const streams::StoredLine& line : lines) {
-      TRY_ASSIGN(streams::SignedRow stored, streams::parse_audit_line(line.text));
+      auto parsed = streams::parse_audit_line(line.text);
+      if (!parsed) return Error{parsed.error().code, line.place + ": " + parsed.error().message};
+      streams::SignedRow& stored = *parsed;
       TRY_ASSIGN(auto row, folded.next());
       if (!row) return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has no record in " + to_string(tp)};
       stored.row.sequence = row->sequence;  // a line does not carry it
-      if (!(stored.row == *row))
+      if (!(stored.row == *row)) {
+        const std::string payload = text_difference(stored.row.payload, "stored", row->payload, "folded again");
         return Error{Errc::kParity, line.place + ": row " + stored.row.id + " has hash " + to_hex(as_bytes(stored.row.hash)) +
-                                        "; folded again it is " + row->id + " with hash " + to_hex(as_bytes(row->hash))};
+                                        "; folded again it is " + row->id + " with hash " + to_hex(as_bytes(row->hash)) +
+                                        (payload.empty() ? "" : "; of its payload " + payload)};
+      }
       ++rows;
     }
   }

@@ -6,6 +6,8 @@
 #include <thread>
 #include <unordered_map>
 
+#include "replay/json_difference.h"
+#include "replay/row_difference.h"
 #include "streams/refold.h"
 
 namespace assay::replay {
@@ -81,7 +83,24 @@ bool beyond(const Manifest& manifest, const ReplayOptions& options) {
   });
 }
 
-Result<int64_t> check_outputs(const streams::Commit& commit, const streams::TopicNames& names, const WrittenRecords& written) {
+/// A record as its writer's counter finds it on the log: read again, because only fingerprints are kept.
+Result<std::optional<std::string>> value_on_log(streams::Log& log, const TopicPartition& tp, std::string_view writer, int64_t n) {
+  std::optional<std::string> found;
+  TRY_ASSIGN(const streams::OffsetRange range, log.range(tp));
+  streams::RangeReader ranges(log);
+  TRY(ranges.read(tp, range.start, range.end, [&](std::span<const RecordView> records) -> Result<void> {
+    for (const RecordView& record : records) {
+      auto text = record.header(kHeaderWriter);
+      auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
+      if (!found && stamp && stamp->writer == writer && stamp->n == n) found = std::string(record.value.value_or(""));
+    }
+    return {};
+  }));
+  return found;
+}
+
+Result<int64_t> check_outputs(streams::Log& log, const streams::Commit& commit, const streams::TopicNames& names,
+                              const WrittenRecords& written) {
   int64_t checked = 0;
   for (const OutRecord& record : commit.transaction.records) {
     const Header* stamp_header = nullptr;
@@ -101,9 +120,12 @@ Result<int64_t> check_outputs(const streams::Commit& commit, const streams::Topi
       if (may_be_compacted(names, record.to)) continue;
       return Error{Errc::kIncomplete, "comparing outputs: " + which + " is not on the log"};
     }
-    if (*on_log != fingerprint(id, view(record.key), view(record.value)))
-      return Error{Errc::kParity, "comparing outputs: " + which + " differs from the log: folded again its value is " +
-                                      record.value.value_or("(none)").substr(0, 400)};
+    if (*on_log != fingerprint(id, view(record.key), view(record.value))) {
+      TRY_ASSIGN(const auto value, value_on_log(log, record.to, stamp->writer, stamp->n));
+      const std::string difference = text_difference(value.value_or(""), "on the log", record.value.value_or(""), "folded again");
+      return Error{Errc::kParity, "comparing outputs: " + which + ": " +
+                                      (difference.empty() ? "its key or id is another one than folded again" : difference)};
+    }
     ++checked;
   }
   return checked;
@@ -154,6 +176,26 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   std::atomic<int64_t> done{0};
   std::mutex mutex;
   std::optional<Error> failure;  // under mutex
+  // What is known of a difference: the output record and its field, else the first row that the running store has otherwise.
+  auto unexpected = [&](Work& w, const streams::Manifest& manifest, const std::string& difference, const streams::Commit& commit,
+                        Fold& fold, state::Store& store, streams::RangeReader& ranges, Offset at) -> Error {
+    std::string message = "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + difference;
+    const bool state_differs = commit.manifest.state_digest != manifest.state_digest;
+    if (options.check_outputs && !state_differs)
+      if (auto checked = check_outputs(log, commit, names, written); !checked) message += "; " + checked.error().message;
+    auto running = options.running && state_differs ? options.running(w.spec.name) : nullptr;
+    auto meta = running == nullptr ? Result<streams::TaskMeta>(streams::TaskMeta()) : streams::read_meta(*running);
+    if (running == nullptr || !meta || meta->sequence < manifest.sequence) return {Errc::kParity, message};
+    // On to the commit that the running store has, however much differs by then.
+    if (auto kept = fold.persist(commit, at); !kept) return {Errc::kParity, message};
+    for (const auto& later : w.manifests) {
+      if (later.manifest.sequence <= manifest.sequence || later.manifest.sequence > meta->sequence) continue;
+      auto folded = streams::fold_manifest(ranges, names, fold, later.manifest);
+      if (!folded || !fold.persist(*folded, later.at)) return {Errc::kParity, message};
+    }
+    if (auto same = compare_stores(w.spec.name, store, *running); !same) message += "; " + same.error().message;
+    return {Errc::kParity, message};
+  };
   auto replay_one = [&](Work& w) -> Result<void> {
     TRY_ASSIGN(auto store, stores(w.spec.name));
     TRY_ASSIGN(auto fold, Fold::open(w.spec, names, *store));
@@ -169,9 +211,20 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       for (const streams::InputRange& range : manifest.ranges)
         if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
           fold->set_position(tp, range.from);
-      TRY_ASSIGN(streams::Commit commit, streams::refold(ranges, names, *fold, manifest, hash));
-      if (options.check_outputs) {
-        TRY_ASSIGN(int64_t checked, check_outputs(commit, names, written));
+      TRY_ASSIGN(streams::Commit commit, streams::fold_manifest(ranges, names, *fold, manifest));
+      const std::string difference = streams::manifest_difference(commit, manifest, hash);
+      const bool by_other_code = w.result.expected || manifest.code_version != streams::kCodeVersion;
+      if (by_other_code && !difference.empty()) {
+        if (!w.result.expected)
+          w.result.expected = "manifest " + std::to_string(manifest.sequence) + " was made by code version " +
+                              manifest.code_version + ", this is " + std::string(streams::kCodeVersion) + ": " + difference;
+        commit.manifest = manifest;  // the chain goes on as the log has it
+        commit.manifest_hash = hash;
+      } else if (!difference.empty()) {
+        return unexpected(w, manifest, difference, commit, *fold, *store, ranges, at);
+      }
+      if (options.check_outputs && !by_other_code) {
+        TRY_ASSIGN(int64_t checked, check_outputs(log, commit, names, written));
         w.result.outputs += checked;
       }
       TRY(fold->persist(commit, at));
@@ -219,13 +272,13 @@ Result<void> compare_stores(const std::string& task, const state::Reader& rebuil
     if (key == streams::kMetaKey) return true;
     auto it = rows.find(std::string(key));
     if (it == rows.end())
-      difference = "key " + to_hex(key) + " is only in the running store";
+      difference = row_difference(key, std::nullopt, value);
     else if (it->second != value)
-      difference = "key " + to_hex(key) + " is " + to_hex(it->second) + " rebuilt and " + to_hex(value) + " running";
+      difference = row_difference(key, it->second, value);
     if (it != rows.end()) rows.erase(it);
     return difference.empty();
   }));
-  if (difference.empty() && !rows.empty()) difference = "key " + to_hex(rows.begin()->first) + " is only in the rebuilt store";
+  if (difference.empty() && !rows.empty()) difference = row_difference(rows.begin()->first, rows.begin()->second, std::nullopt);
   return Error{Errc::kParity,
                "comparing " + task + ": digest " + a.digest.hex() + " rebuilt, " + b.digest.hex() + " running; " + difference};
 }

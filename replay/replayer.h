@@ -22,7 +22,9 @@ struct ReplayOptions {
   std::optional<WallTime> until;                   // behaviour: manifests of a later instant are left out
   std::map<TopicPartition, Offset> until_offsets;  // behaviour: and those that folded an input past its offset here
   bool check_outputs = true;                       // behaviour: compare every output record with the one on the log
-  unsigned threads = 0;                            // performance; 0: one per core
+  /// The running store of a task, to name the key and both values where a digest differs; nullptr: none is at hand.
+  std::function<std::shared_ptr<const state::Reader>(const std::string& task)> running;
+  unsigned threads = 0;  // performance; 0: one per core
   /// Told after each manifest, from any thread: records delivered so far over all tasks, and how many there will be.
   std::function<void(int64_t done, int64_t total)> progress;
 };
@@ -33,12 +35,15 @@ struct ReplayedTask {
   int64_t delivered = 0;
   int64_t outputs = 0;  // records compared with the log
   state::Digest digest;
+  /// What differs because other code made it: the first such manifest, and what. Later ones of the task follow from it.
+  std::optional<std::string> expected;
 };
 
-/// Folds every manifest of every task again into fresh stores. Each commit's digest, output hash and manifest hash must come out
-/// as the log has them, and, with check_outputs, each output record byte for byte.
-/// Errors: kParity naming the first difference (task, manifest, record); kIncomplete when records or manifests are gone;
-/// kRefused when a store is not fresh.
+/// Folds every manifest of every task again into fresh stores. Each commit's input ranges, digest, output hash and manifest hash
+/// must come out as the log has them, and, with check_outputs, each output record byte for byte. Where a manifest names another
+/// code version than this code's, a difference is expected, and told in the result.
+/// Errors: kParity naming the first difference: task, manifest, record and field, or key and both values; kIncomplete when records
+/// or manifests are gone; kRefused when a store is not fresh.
 Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores,
                                                const ReplayOptions& options);
 

@@ -99,14 +99,10 @@ Result<void> RangeReader::read(const TopicPartition& tp, Offset from, Offset to,
   return {};
 }
 
-Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
-                      const std::string& manifest_hash) {
-  auto differs = [&](std::string what) {
-    return Error{Errc::kParity,
-                 "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + std::move(what)};
-  };
+Result<Commit> fold_manifest(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest) {
   if (manifest.sequence != fold.meta().sequence + 1)
-    return differs("it follows manifest " + std::to_string(fold.meta().sequence) + " of the store");
+    return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) +
+                                    " again: it follows manifest " + std::to_string(fold.meta().sequence) + " of the store"};
   fold.begin(manifest.instant);
   for (const InputRange& range : manifest.ranges) {
     const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};
@@ -114,15 +110,42 @@ Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, 
     fold.advance(tp, range.to);
   }
   TRY_ASSIGN(Commit commit, fold.finish());
-  if (commit.manifest.delivered != manifest.delivered)
-    return differs(std::to_string(commit.manifest.delivered) + " records delivered instead of " +
-                   std::to_string(manifest.delivered));
-  if (commit.manifest.state_digest != manifest.state_digest)
-    return differs("state digest " + commit.manifest.state_digest.hex() + " instead of " + manifest.state_digest.hex());
-  if (commit.manifest.output_hash != manifest.output_hash)
-    return differs("output hash " + commit.manifest.output_hash + " instead of " + manifest.output_hash);
-  if (!manifest_hash.empty() && commit.manifest_hash != manifest_hash)
-    return differs("manifest hash " + commit.manifest_hash + " instead of " + manifest_hash);
+  if (commit.manifest.code_version != manifest.code_version) {
+    commit.manifest.code_version = manifest.code_version;
+    commit.manifest_hash = Manifest::hash(commit.manifest.encode());
+  }
+  return commit;
+}
+
+std::string manifest_difference(const Commit& commit, const Manifest& on_log, const std::string& hash) {
+  const Manifest& made = commit.manifest;
+  auto instead = [](const std::string& what, const std::string& is, const std::string& was) {
+    return what + " " + is + " instead of " + was;
+  };
+  for (size_t n = 0; n < std::max(made.ranges.size(), on_log.ranges.size()); ++n) {
+    auto text = [&](const Manifest& m) {
+      if (n >= m.ranges.size()) return std::string("none");
+      const InputRange& r = m.ranges[n];
+      return to_string(r.tp) + " [" + std::to_string(r.from.value) + ", " + std::to_string(r.to.value) + ")";
+    };
+    if (text(made) != text(on_log)) return instead("input range " + std::to_string(n + 1), text(made), text(on_log));
+  }
+  if (made.delivered != on_log.delivered)
+    return std::to_string(made.delivered) + " records delivered instead of " + std::to_string(on_log.delivered);
+  if (made.state_digest != on_log.state_digest) return instead("state digest", made.state_digest.hex(), on_log.state_digest.hex());
+  if (made.output_hash != on_log.output_hash) return instead("output hash", made.output_hash, on_log.output_hash);
+  if (!(made.outputs == on_log.outputs)) return "the counters of its outputs are others";
+  if (made.previous != on_log.previous) return instead("manifest before", made.previous, on_log.previous);
+  if (!hash.empty() && commit.manifest_hash != hash) return instead("manifest hash", commit.manifest_hash, hash);
+  return {};
+}
+
+Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
+                      const std::string& manifest_hash) {
+  TRY_ASSIGN(Commit commit, fold_manifest(ranges, names, fold, manifest));
+  if (const std::string difference = manifest_difference(commit, manifest, manifest_hash); !difference.empty())
+    return Error{Errc::kParity,
+                 "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) + " again: " + difference};
   return commit;
 }
 

@@ -68,8 +68,16 @@ class RangeReader {
   std::map<TopicPartition, Place> places_;
 };
 
-/// Folds exactly what the manifest says, outputs suppressed, and compares. On success the commit is staged and returned.
-/// Errors: kParity naming what differs (digest, output hash, delivered); those of the log.
+/// Folds exactly what the manifest says, outputs suppressed. The commit is staged and returned, under the code version of that
+/// manifest: another version that comes to the same results is no difference. Errors: those of the log; kParity when the manifest
+/// does not follow what is folded.
+Result<Commit> fold_manifest(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest);
+
+/// The first part in which a manifest that was made again differs from the one on the log: "state digest A instead of B"; empty
+/// when nothing does. `hash`: of the one on the log; empty: not compared.
+std::string manifest_difference(const Commit& made, const Manifest& on_log, const std::string& hash);
+
+/// Folds it and compares. Errors: those of fold_manifest; kParity naming what differs.
 Result<Commit> refold(RangeReader& ranges, const TopicNames& names, Fold& fold, const Manifest& manifest,
                       const std::string& manifest_hash);
 

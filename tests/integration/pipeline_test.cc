@@ -275,5 +275,189 @@ TEST(Pipeline, ReplayRebuildsEveryStore) {
   EXPECT_NE(differs.error().message.find(to_hex("Xforeign")), std::string::npos) << differs.error().message;
 }
 
+/// A log on which somebody changed one record after it was written.
+class TamperedLog : public Log {
+ public:
+  /// `change`: the new value, or nothing to leave the record as it is.
+  using Change = std::function<std::optional<std::string>(const TopicPartition&, const RecordView&)>;
+  TamperedLog(Log& real, Change change) : real_(real), change_(std::move(change)) {}
+
+  std::string describe() const override { return real_.describe(); }
+  Result<std::string> cluster_id() override { return real_.cluster_id(); }
+  Result<void> create_topics(std::span<const TopicConfig> topics) override { return real_.create_topics(topics); }
+  Result<std::vector<TopicConfig>> topics() override { return real_.topics(); }
+  Result<int32_t> partition_count(const std::string& topic) override { return real_.partition_count(topic); }
+  Result<OffsetRange> range(const TopicPartition& tp) override { return real_.range(tp); }
+  Result<std::unique_ptr<LogWriter>> open_writer(const std::string& id) override { return real_.open_writer(id); }
+  Result<std::unique_ptr<LogProducer>> open_producer() override { return real_.open_producer(); }
+  Result<std::unique_ptr<Membership>> join(const std::string& group, const std::vector<std::string>& topics,
+                                           const std::string& id) override {
+    return real_.join(group, topics, id);
+  }
+  Result<std::map<TopicPartition, CommittedOffset>> committed(const std::string& group,
+                                                              std::span<const TopicPartition> of) override {
+    return real_.committed(group, of);
+  }
+  Result<void> commit_offsets(const OffsetCommit& commit, const Membership* member) override {
+    return real_.commit_offsets(commit, member);
+  }
+  Result<void> delete_before(const TopicPartition& tp, Offset before) override { return real_.delete_before(tp, before); }
+  Result<std::unique_ptr<LogReader>> open_reader(const std::map<TopicPartition, Offset>& from) override {
+    auto real = real_.open_reader(from);
+    if (!real) return real.error();
+    return std::unique_ptr<LogReader>(std::make_unique<Reader>(std::move(*real), change_));
+  }
+
+ private:
+  class Reader : public LogReader {
+   public:
+    Reader(std::unique_ptr<LogReader> real, const Change& change) : real_(std::move(real)), change_(change) {}
+    Result<std::optional<Fetch>> poll(Milliseconds wait, size_t max_records) override {
+      auto fetch = real_->poll(wait, max_records);
+      if (!fetch || !*fetch) return fetch;
+      for (RecordView& record : (*fetch)->records)
+        if (auto value = change_((*fetch)->from, record)) record.value = *kept_.emplace_back(std::make_unique<std::string>(*value));
+      return fetch;
+    }
+    Result<void> seek(const TopicPartition& tp, Offset to) override { return real_->seek(tp, to); }
+    void pause(const TopicPartition& tp) override { real_->pause(tp); }
+    void resume(const TopicPartition& tp) override { real_->resume(tp); }
+
+   private:
+    std::unique_ptr<LogReader> real_;
+    const Change& change_;
+    std::vector<std::unique_ptr<std::string>> kept_;
+  };
+  Log& real_;
+  Change change_;
+};
+
+/// What a replay says about the log as `change` leaves it; the results where it finds nothing.
+Result<std::vector<replay::ReplayedTask>> replayed(Instance& run, TamperedLog::Change change) {
+  TamperedLog log(run.log(), std::move(change));
+  replay::ReplayOptions options;
+  options.names = kNames;
+  options.threads = 1;
+  options.running = [stores = run.stores()](const std::string& task) { return stores.at(task); };
+  return replay::replay_tasks(
+      log, [](const std::string&) -> Result<std::shared_ptr<state::Store>> { return {state::open_memory_store()}; }, options);
+}
+
+/// The first record of the topic's first partition that `wanted` takes, changed by `edit`.
+TamperedLog::Change edit_one(Topic topic, int32_t partition, std::function<bool(const Json&)> wanted,
+                             std::function<void(Json&)> edit) {
+  auto at = std::make_shared<std::optional<Offset>>();
+  return [=](const TopicPartition& tp, const RecordView& record) -> std::optional<std::string> {
+    if (tp != TopicPartition{kNames.full(topic), partition} || (*at && **at != record.offset)) return std::nullopt;
+    auto value = parse_json(record.value.value_or(""));
+    if (!value || !wanted(*value)) return std::nullopt;
+    *at = record.offset;
+    edit(*value);
+    return canonical(*value);
+  };
+}
+
+TamperedLog::Change edit_manifest(const std::string& task, int32_t partition, int sequence, std::function<void(Json&)> edit) {
+  return edit_one(
+      Topic::kManifests, partition,
+      [=](const Json& m) {
+        auto manifest = Manifest::decode(canonical(m));
+        return manifest && manifest->task == task && manifest->sequence == sequence;
+      },
+      std::move(edit));
+}
+
+TEST(Replay, NamesEachKindOfDifference) {
+  Instance run("differs");
+  run.produce(fleet(5, 2500));
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value());
+  auto clean = replayed(run, [](const TopicPartition&, const RecordView&) { return std::nullopt; });
+  ASSERT_TRUE(clean.has_value()) << clean.error().message;
+  auto says = [&](TamperedLog::Change change, const std::vector<std::string>& parts) {
+    auto result = replayed(run, std::move(change));
+    ASSERT_FALSE(result.has_value()) << parts.front();
+    EXPECT_EQ(result.error().code, Errc::kParity) << result.error().message;
+    for (const std::string& part : parts)
+      EXPECT_NE(result.error().message.find(part), std::string::npos) << part << " in: " << result.error().message;
+  };
+  const std::string zeros(64, '0');
+  auto set = [&](const std::string& member, Json value) { return [=](Json& m) { m.set(member, value); }; };
+  says(edit_manifest("scoring-0", 0, 2, set("stateDigest", std::string(32, '0'))),
+       {"scoring-0 manifest 2", "state digest", "instead of 000000"});
+  says(edit_manifest("scoring-0", 0, 2, set("outputHash", zeros)), {"scoring-0 manifest 2", "output hash", "instead of " + zeros});
+  says(edit_manifest("scoring-0", 0, 2, set("previous", zeros)), {"scoring-0 manifest 2", "manifest before"});
+  says(edit_manifest("promotion-0", 2, 1, set("outputHash", zeros)), {"promotion-0 manifest 1"});
+
+  // A record that a task wrote: found by its counter, named down to the field.
+  says(edit_one(
+           Topic::kScores, 0, [](const Json& v) { return v.string_or("window", "") == "24h"; }, set("samples", 77)),
+       {"comparing outputs", "on eval.scores.v1-0", "samples is 77 on the log and ", "folded again"});
+  says(edit_one(
+           Topic::kAudit, 0, [](const Json& v) { return v.string_or("eventType", "") == "eval.submit"; }, set("actor", "nobody")),
+       {"on audit-events-0", R"(actor is "nobody" on the log and "service:eval-engine" folded again)"});
+
+  // A report changed after it was folded: the state is another one, and the running store says where.
+  says(edit_one(
+           Topic::kReports, 0, [](const Json& v) { return v.string_or("id", "") > "r24"; },
+           [](Json& v) { v.set("metricSet", Json::object().set("win", 0.123456)); }),
+       {"state digest", "of agent ", "-unit", " rebuilt and ", " running"});
+}
+
+TEST(Replay, SaysWhatOtherCodeMade) {
+  Instance run("versions");
+  run.produce(fleet(6, 1500));
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value());
+  auto other_code = [](const TopicPartition& tp, const RecordView& record) -> std::optional<std::string> {
+    if (tp.topic != kNames.full(Topic::kManifests)) return std::nullopt;
+    auto manifest = Manifest::decode(record.value.value_or(""));
+    if (!manifest || manifest->task != "scoring-0") return std::nullopt;
+    manifest->code_version = "0";
+    return manifest->encode();
+  };
+  auto expected_of = [](const std::vector<replay::ReplayedTask>& tasks) {
+    std::map<std::string, std::string> out;
+    for (const replay::ReplayedTask& task : tasks)
+      if (task.expected) out[task.task] = *task.expected;
+    return out;
+  };
+  // Other code, a chain of its own, and another result in manifest 3: expected, and told once.
+  std::string previous;
+  int64_t last = 0;
+  auto changed = replayed(run, [&](const TopicPartition& tp, const RecordView& record) -> std::optional<std::string> {
+    auto text = other_code(tp, record);
+    if (!text) return text;
+    auto manifest = Manifest::decode(*text);
+    if (manifest->sequence == 1) previous.clear();
+    if (manifest->sequence == 3) manifest->state_digest.add("a rule that was another one");
+    manifest->previous = previous;
+    last = std::max(last, manifest->sequence);
+    text = manifest->encode();
+    previous = Manifest::hash(*text);
+    return text;
+  });
+  ASSERT_TRUE(changed.has_value()) << changed.error().message;
+  const auto expected = expected_of(*changed);
+  ASSERT_EQ(expected.size(), 1u);
+  EXPECT_GT(last, 3);
+  const std::string& what = expected.at("scoring-0");
+  EXPECT_NE(what.find("manifest 3 was made by code version 0, this is " + std::string(kCodeVersion) + ": state digest"),
+            std::string::npos)
+      << what;
+
+  // Other code with the same results is no difference at all.
+  auto same = replayed(run, [&](const TopicPartition& tp, const RecordView& record) -> std::optional<std::string> {
+    auto text = other_code(tp, record);
+    if (!text) return text;
+    auto manifest = Manifest::decode(*text);
+    if (manifest->sequence == 1) previous.clear();
+    manifest->previous = previous;
+    text = manifest->encode();
+    previous = Manifest::hash(*text);
+    return text;
+  });
+  ASSERT_TRUE(same.has_value()) << same.error().message;
+  EXPECT_TRUE(expected_of(*same).empty());
+}
+
 }  // namespace
 }  // namespace assay::streams

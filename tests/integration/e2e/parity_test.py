@@ -101,8 +101,16 @@ class Parity(harness.EndToEnd):
             again = self.rows_of(into / "audit")
             self.assertEqual(again, self.rows_of(here.data / "audit"))
         self.assertGreater(len(again), 10)
-        here.database_url = database
+        other, here.database_url = here.database_url, database
         here.ok("replay", "verify", "--into", into)
+        if database:
+            here.ok("replay", "verify", "--rebuilt-database-url", other)
+            tampered = again[len(again) // 2][0]
+            harness.psql(other, f"""UPDATE audit_log SET payload = replace(payload::text, '"actor":"', '"actor":"no')::json WHERE id = '{tampered}'""")
+            said = here.ok("replay", "verify", "--rebuilt-database-url", other, code=7).err
+            self.assertIn(tampered, said)
+            self.assertRegex(said, r'of its payload actor is "noservice:[a-z-]+" stored and "service:')
+            here.ok("replay", "verify")
         return len(again)
 
     def rows_of(self, directory):
