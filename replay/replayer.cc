@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <unordered_map>
 
@@ -143,10 +144,15 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   };
   std::vector<Work> work;
   int64_t total = 0;
+  std::set<std::string> unknown(options.only.begin(), options.only.end());
   for (const streams::ProcessorPlan& plan : streams::topology(names, options.scoring)) {
     for (int32_t p = 0; p < plan.task_count(names); ++p) {
       Work w;
       w.spec = plan.task(p);
+      const bool named = std::ranges::count(options.only, plan.name) + std::ranges::count(options.only, w.spec.name) > 0;
+      unknown.erase(plan.name);
+      unknown.erase(w.spec.name);
+      if (!options.only.empty() && !named) continue;
       const TopicPartition tp{names.full(Topic::kManifests), w.spec.manifest_partition};
       TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
       streams::ManifestReader manifests(log, names, w.spec, 0, range);
@@ -160,6 +166,10 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       work.push_back(std::move(w));
     }
   }
+
+  if (!unknown.empty())
+    return Error{Errc::kUsage,
+                 "replaying only " + *unknown.begin() + ": there is no such task or processor; like scoring, scoring-0"};
 
   WrittenRecords written(names);
   if (options.check_outputs) {

@@ -22,6 +22,7 @@ struct ReplayOptions {
   std::optional<WallTime> until;                   // behaviour: manifests of a later instant are left out
   std::map<TopicPartition, Offset> until_offsets;  // behaviour: and those that folded an input past its offset here
   bool check_outputs = true;                       // behaviour: compare every output record with the one on the log
+  std::vector<std::string> only;                   // behaviour: these tasks ("scoring-3") and processors ("scoring"); empty: all
   /// The running store of a task, to name the key and both values where a digest differs; nullptr: none is at hand.
   std::function<std::shared_ptr<const state::Reader>(const std::string& task)> running;
   unsigned threads = 0;  // performance; 0: one per core

@@ -23,6 +23,7 @@ namespace {
 
 struct Flags {
   std::string from = "log", into, until, signers, rebuilt_database;
+  std::vector<std::string> only;
 };
 
 Json task_rows(const std::vector<replay::ReplayedTask>& tasks) {
@@ -72,6 +73,7 @@ Result<replay::ReplayOptions> replay_options(Context& context, const Flags& flag
   replay::ReplayOptions options;
   options.names = topic_names(context.settings);
   options.scoring.audit_each = context.settings.audit.eval_submit == "each";
+  options.only = flags.only;
   if (auto ms = parse_rfc3339_ms(flags.until)) {
     options.until = WallTime(*ms);
   } else if (!flags.until.empty()) {
@@ -124,7 +126,7 @@ Result<int> run(Context& context, const Flags& flags) {
   };
   TRY_ASSIGN(auto tasks, replay::replay_tasks(*log, stores, options));
   progress.finish();
-  TRY(rebuild_audit(context.settings, *log, flags.into));
+  if (flags.only.empty()) TRY(rebuild_audit(context.settings, *log, flags.into));
   context.out << render_rows(task_rows(tasks).as_array(), context.format);
   return 0;
 }
@@ -224,6 +226,7 @@ void register_replay(Command& root) {
       .option("--signers", flags->signers, kSignersHelp)
       .option("--into", flags->into, "Fresh directory for stores and audit files")
       .required()
+      .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring), and no audit rows; may be given often")
       .option("--until", flags->until, kUntilHelp);
   running.run([flags](Context& context) { return run(context, *flags); });
 
@@ -235,6 +238,7 @@ void register_replay(Command& root) {
       .option("--into", flags->into, "Also compare what `replay run` has built there")
       .option("--rebuilt-database-url", flags->rebuilt_database,
               "Also compare the audit rows that `replay run --database-url` has built in this database")
+      .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring); may be given often")
       .option("--until", flags->until, kUntilHelp);
   verifying.run([flags](Context& context) { return verify(context, *flags); });
 
