@@ -18,7 +18,7 @@ struct Content {
   std::unique_ptr<Archive> archive;
   std::map<TopicPartition, ArchiveChain> chains;  // by full name
   std::map<std::string, int32_t> partitions;      // by full name
-  streams::Log* live = nullptr;
+  std::shared_ptr<streams::Log> live;
 
   /// Archived offsets; an empty range when there are none.
   OffsetRange range(const TopicPartition& tp) const {
@@ -233,10 +233,9 @@ Result<void> check_same_history(streams::Log& live, const TopicPartition& full, 
   if (range.end < last.segment.next)
     return diverged("the log ends at offset " + std::to_string(range.end.value) + ", the archive at " +
                     std::to_string(last.segment.next.value));
-  if (last.anchor.empty() || range.start >= last.segment.next || last.segment.records == 0) return {};
+  if (last.anchor.empty() || range.start >= last.segment.next) return {};
   // The last record stands somewhere before `next`, behind it only markers.
-  const Offset from = std::max(range.start, last.segment.first);
-  TRY_ASSIGN(auto reader, live.open_reader({{full, std::max(from, last.segment.next - 1000)}}));
+  TRY_ASSIGN(auto reader, live.open_reader({{full, std::max(range.start, last.segment.next - 1000)}}));
   std::string anchor;
   for (int empty = 0; empty < 60;) {
     TRY_ASSIGN(auto fetch, reader->poll(Milliseconds(500), 1000));
@@ -254,7 +253,7 @@ Result<void> check_same_history(streams::Log& live, const TopicPartition& full, 
 }
 
 Result<std::unique_ptr<streams::Log>> open_archive_log(std::unique_ptr<Archive> archive, const streams::TopicNames& names,
-                                                       streams::Log* live, const streams::SignerRegistry* pinned) {
+                                                       std::shared_ptr<streams::Log> live, const streams::SignerRegistry* pinned) {
   auto content = std::make_shared<Content>();
   content->live = live;
   TRY_ASSIGN(auto chains, archive->chains(pinned));

@@ -9,8 +9,9 @@
 namespace assay::replay {
 
 /// Folds audit-events again and compares every stored row: payload, link, hash and time. Returns the rows compared. The topic
-/// may be ahead of the chain (the projector goes on), never behind it.
+/// may be ahead of the chain (the projector goes on), never behind it, unless `log_is_behind`: then rows past its end are left.
 /// Errors: kParity naming the first row that differs; kIncomplete when the topic no longer begins at its start.
-Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain);
+Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain,
+                              bool log_is_behind = false);
 
 }  // namespace assay::replay

@@ -19,7 +19,8 @@ namespace fs = std::filesystem;
 constexpr std::string_view kTemporary = ".tmp-";
 
 Error failed(const std::string& attempted, const std::string& path, int code) {
-  const bool passing = code == ENOSPC || code == EDQUOT || code == EIO || code == EMFILE || code == ENFILE || code == EINTR;
+  const bool passing =
+      code == ENOSPC || code == EDQUOT || code == EFBIG || code == EIO || code == EMFILE || code == ENFILE || code == EINTR;
   return {passing                           ? Errc::kUnreachable
           : code == ENOENT                  ? Errc::kNotFound
           : code == EACCES || code == EROFS ? Errc::kRefused

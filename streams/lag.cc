@@ -53,6 +53,7 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
   sample.at = now;
   sample.running = target.running;
   sample.retention_ms = target.retention_ms;
+  sample.waits_ms = target.waits_ms;
   // The committed offset first: were the end read before it, a commit in between would lie past the end.
   sample.committed = target.position;
   if (!sample.committed) {
@@ -63,6 +64,12 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
   sample.start = range.start;
   sample.end = range.end;
   Offset from = std::max(place(sample), range.start);
+  if (target.held && target.held->oldest) {
+    sample.records_behind = target.held->records + std::max<int64_t>(0, range.end - target.held->next);
+    sample.time_behind_ms = std::max<int64_t>(0, now - *target.held->oldest);
+    return sample;
+  }
+  if (target.held) from = std::max(from, target.held->next);  // only markers in between
   if (from >= range.end) return sample;
 
   TRY_ASSIGN(auto reader, log.open_reader({{target.tp, from}}));
@@ -104,7 +111,9 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
   if (now.retention_ms > 0 && now.records_behind > 0 &&
       static_cast<double>(now.time_behind_ms) > rules.loss_share * static_cast<double>(now.retention_ms))
     return verdict(LagState::kAtRiskOfLoss, "the first unprocessed record is " + duration_text(now.time_behind_ms) +
-                                                " old and the topic keeps " + duration_text(now.retention_ms));
+                                                " old and the topic keeps " + duration_text(now.retention_ms) + ": " +
+                                                (*now.time_left_ms() > 0 ? duration_text(*now.time_left_ms()) + " are left"
+                                                                         : std::string("it may be gone any moment")));
 
   if (now.committed && *now.committed > now.end)
     return verdict(LagState::kRewound, "committed offset " + offset_text(now.committed) + " lies past the end " +
@@ -117,16 +126,16 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
                    "committed offset went back from " + offset_text(highest) + " to " + offset_text(now.committed));
 
   if (now.records_behind == 0) return verdict(LagState::kOk, "everything up to the end is processed");
-  if (now.time_behind_ms <= rules.ok_ms)
+  if (now.time_behind_ms <= rules.ok_ms + now.waits_ms)
     return verdict(LagState::kOk, "the first unprocessed record is " + duration_text(now.time_behind_ms) + " old, within " +
-                                      duration_text(rules.ok_ms));
+                                      duration_text(rules.ok_ms + now.waits_ms));
 
   const std::string waiting = std::to_string(now.records_behind) + (now.records_behind == 1 ? " record waits" : " records wait");
   if (now.running == false) return verdict(LagState::kStopped, "no task runs and " + waiting);
   int64_t unchanged_ms = now.at - unchanged_since(history);
   if (!now.running && unchanged_ms >= rules.stopped_ms)
     return verdict(LagState::kStopped, "nothing was committed for " + duration_text(unchanged_ms) + " and " + waiting);
-  if (unchanged_ms >= rules.stalled_ms)
+  if (unchanged_ms >= rules.stalled_ms + now.waits_ms)
     return verdict(LagState::kStalled, "the committed offset stays at " + offset_text(now.committed) + " for " +
                                            duration_text(unchanged_ms) + " and " + waiting);
 
@@ -198,17 +207,19 @@ Json lag_json(std::span<const LagRow> rows) {
 }
 
 void export_lag(Metrics& metrics, std::span<const LagRow> rows) {
-  std::vector<GaugeSeries> records, seconds, states;
+  std::vector<GaugeSeries> records, seconds, left, states;
   for (const LagRow& row : rows) {
     std::vector<std::string> labels = {row.tp.topic, std::to_string(row.tp.partition), row.group};
     records.push_back({labels, static_cast<double>(row.sample.records_behind)});
     seconds.push_back({labels, static_cast<double>(row.sample.time_behind_ms) / 1000});
+    if (const auto left_ms = row.sample.time_left_ms()) left.push_back({labels, static_cast<double>(*left_ms) / 1000});
     if (is_healthy(row.verdict.state)) continue;
     labels.emplace_back(lag_state_name(row.verdict.state));
     states.push_back({labels, 1});
   }
   metrics.replace(Metric::kLagRecords, records);
   metrics.replace(Metric::kLagSeconds, seconds);
+  metrics.replace(Metric::kLagTimeLeft, left);
   metrics.replace(Metric::kLagUnhealthy, states);
 }
 

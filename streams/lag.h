@@ -1,6 +1,7 @@
 // Exact lag: how many records, and how old the first of them is, that a group has not processed; and what that means.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -28,6 +29,15 @@ struct LagTarget {
   std::optional<Offset> position;  // overrides the group's committed offset (the projector's place is in PostgreSQL)
   std::optional<bool> running;     // whether its task runs; nullopt: not known here
   int64_t retention_ms = -1;       // of the topic; -1: for ever
+  int64_t waits_ms = 0;            // how long a record may wait by design
+  /// What the one who processes it holds and has not finished, so that the log need not be read again: `position` is then where
+  /// its finished part ends.
+  struct Held {
+    Offset next;                     // read up to here
+    int64_t records = 0;             // of them unfinished
+    std::optional<WallTime> oldest;  // timestamp of the first of those
+  };
+  std::optional<Held> held = {};
 };
 
 /// What was seen at one instant.
@@ -40,6 +50,13 @@ struct LagSample {
   int64_t time_behind_ms = 0;       // at − timestamp of the first unprocessed record, never below 0; 0 when there is none
   std::optional<bool> running;
   int64_t retention_ms = -1;
+  int64_t waits_ms = 0;  // how long a record may wait by design
+
+  /// Until retention takes the first unprocessed record; never below 0. Nothing: there is none, or it is kept for ever.
+  std::optional<int64_t> time_left_ms() const {
+    if (retention_ms <= 0 || records_behind == 0) return std::nullopt;
+    return std::max<int64_t>(0, retention_ms - time_behind_ms);
+  }
 };
 
 struct LagOptions {
@@ -54,10 +71,10 @@ struct LagOptions {
 Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, const LagOptions& options = {});
 
 struct LagRules {
-  int64_t ok_ms = 60 * kSecondMs;        // younger than this is no news
+  int64_t ok_ms = 60 * kSecondMs;        // younger than this, beyond what it waits by design, is no news
   int64_t min_span_ms = 10 * kSecondMs;  // samples closer than this do not show a trend
   int64_t trend_ms = 2 * kMinuteMs;      // the trend is taken over this
-  int64_t stalled_ms = kMinuteMs;        // committed offset unchanged for this long with records waiting
+  int64_t stalled_ms = kMinuteMs;        // committed offset unchanged for this long, beyond the same, with records waiting
   int64_t stopped_ms = 10 * kMinuteMs;   // the same, when nobody knows whether the task runs
   double loss_share = 0.8;               // of the retention: the first unprocessed record is older
   int64_t history_ms = 15 * kMinuteMs;   // samples older than this are forgotten

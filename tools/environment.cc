@@ -12,10 +12,6 @@ constexpr std::string_view kUnused[] = {"KERNEL_API_URL",
                                         "SENTINELNET_URL",
                                         "FINANCE_API_URL",
                                         "ALLOC_DATABASE_URL",
-                                        "S3_ENDPOINT",
-                                        "S3_REGION",
-                                        "S3_ACCESS_KEY",
-                                        "S3_SECRET",
                                         "OTEL_COLLECTOR_URL",
                                         "PROM_ENDPOINT",
                                         "SENTRY_DSN",
@@ -100,6 +96,10 @@ std::vector<EnvironmentValue> read_environment(const Environment& environment, c
   if (const char* kind = variable("AUDIT_SIGNING_KMS_KEY_ID") ? "kms" : variable("SIGNING_PROXY_URL") ? "proxy" : nullptr)
     values.push_back(
         {variable("AUDIT_SIGNING_KMS_KEY_ID") ? "AUDIT_SIGNING_KMS_KEY_ID" : "SIGNING_PROXY_URL", "audit.signer", Json(kind), ""});
+  text("S3_ENDPOINT", "s3.endpoint");
+  text("S3_REGION", "s3.region");
+  text("S3_ACCESS_KEY", "s3.access_key");
+  text("S3_SECRET", "s3.secret");
   if (const std::string* port = variable("PORT")) {
     auto number = parse_count(*port);
     const size_t colon = http_addr.rfind(':');

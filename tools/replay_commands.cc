@@ -13,9 +13,9 @@
 #include "streams/logging.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
-#include "tools/open_source.h"
 #include "tools/progress.h"
 #include "tools/projection.h"
+#include "tools/replay_source.h"
 #include "tools/session.h"
 
 namespace assay::tools {
@@ -89,13 +89,13 @@ Result<replay::ReplayOptions> replay_options(Context& context, const Flags& flag
 
 /// Projects audit-events into a fresh chain, up to where the topic ends now.
 Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const std::string& into) {
+  const streams::TopicNames names = topic_names(settings);
   TRY_ASSIGN(auto signer, open_signer(settings));
   TRY_ASSIGN(auto sink, open_audit_sink(settings, into, signer));
   TRY_ASSIGN(auto before, sink->take_over(signer->key()));
   if (before.sequence != 0)
     return Error{Errc::kRefused, "rebuilding the audit chain into " + sink->describe() + ": it already holds " +
                                      std::to_string(before.sequence) + " rows"};
-  const streams::TopicNames names = topic_names(settings);
   TRY_ASSIGN(streams::OffsetRange range, log.range({names.full(Topic::kAudit), 0}));
   streams::Metrics metrics;
   // A group of its own name is never committed to: a replay leaves no trace on the live system.
@@ -116,8 +116,7 @@ Result<int> run(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = streams::LogLevel::kWarning}));
   auto lock = streams::DirectoryLock::take(flags.into);
   if (!lock) return Error{Errc::kRefused, "replaying into " + flags.into + ": " + lock.error().message};
-  TRY_ASSIGN(const auto source, open_source(context.settings, flags.from, flags.signers));
-  streams::Log* const log = source.log.get();
+  TRY_ASSIGN(const auto log, open_replay_source(context.settings, flags.from, flags.signers));
   Progress progress("replay", "records", context);
   TRY_ASSIGN(auto options, replay_options(context, flags, progress));
   auto stores = [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
@@ -133,8 +132,7 @@ Result<int> run(Context& context, const Flags& flags) {
 
 Result<int> verify(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = streams::LogLevel::kWarning}));
-  TRY_ASSIGN(const auto source, open_source(context.settings, flags.from, flags.signers));
-  streams::Log* const log = source.log.get();
+  TRY_ASSIGN(const auto log, open_replay_source(context.settings, flags.from, flags.signers));
   Progress progress("verify", "records", context);
   TRY_ASSIGN(auto options, replay_options(context, flags, progress));
   std::mutex mutex;
@@ -163,12 +161,12 @@ Result<int> verify(Context& context, const Flags& flags) {
       if (!store && store.error().code == Errc::kNotFound && (task.manifests == 0 || directory == context.settings.data_dir))
         continue;
       if (!store) return store.error();
-      if ((!source.to_the_end || !flags.until.empty()) && directory == context.settings.data_dir) {
+      if ((!reaches_the_end(flags.from) || !flags.until.empty()) && directory == context.settings.data_dir) {
         // A running system goes on; its state at another commit is another one.
         TRY_ASSIGN(const streams::TaskMeta meta, streams::read_meta(**store));
         if (meta.sequence != task.manifests) {
-          context.err << task.task << ": the store beside the log stands at manifest " << meta.sequence << ", "
-                      << source.log->describe() << " ends at " << task.manifests << "; they are not compared\n";
+          context.err << task.task << ": the store beside the log stands at manifest " << meta.sequence << ", " << log->describe()
+                      << " ends at " << task.manifests << "; they are not compared\n";
           continue;
         }
       }
@@ -178,7 +176,7 @@ Result<int> verify(Context& context, const Flags& flags) {
   const streams::TopicNames names = topic_names(context.settings);
   int64_t rows = 0;
   if (auto chain = open_stored_chain(context.settings, context.settings.data_dir)) {
-    TRY_ASSIGN(rows, replay::compare_chain(*log, names, *chain));
+    TRY_ASSIGN(rows, replay::compare_chain(*log, names, *chain, !reaches_the_end(flags.from)));
   } else if (chain.error().code != Errc::kIncomplete && chain.error().code != Errc::kNotFound) {
     return chain.error();
   }
@@ -210,8 +208,6 @@ Result<int> verify(Context& context, const Flags& flags) {
 
 }  // namespace
 
-constexpr const char* kFromHelp = "Where the records come from: log, archive:PLACE, or log+archive:PLACE for both joined";
-constexpr const char* kSignersHelp = "signers.json of the keys that may have signed the archive; without it, those it names itself";
 constexpr const char* kUntilHelp =
     "Only commits up to this instant (RFC 3339), or that folded no input past TOPIC/PARTITION=OFFSET,…";
 

@@ -77,13 +77,14 @@ Result<std::unique_ptr<streams::Log>> start_log(Context& context, const MemorySh
 class FrontDoor {
  public:
   FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
-            streams::Metrics& metrics, PeerDoor& peer_door)
+            streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving)
       : settings_(settings),
         log_(log),
         pipeline_(pipeline),
         audit_(audit),
         metrics_(metrics),
         peer_door_(peer_door),
+        archiving_(archiving),
         peers_(log, topic_names(settings), [this](const std::string& task) { return Result(local(task)); },
                {.client_id = peer_door.client_id(),
                 .live = true,
@@ -147,6 +148,8 @@ class FrontDoor {
     out.parts = peers_.parts();
     for (const streams::TaskView& task : pipeline_.tasks()) out.running.insert(task.name);
     if (const Offset position = audit_.position(); position >= Offset(0)) out.audit_position = position;
+    if (!settings_.archive.url.empty()) out.archive = {settings_.archive.segment_age_ms, std::nullopt};
+    if (archiving_ != nullptr) out.archive->places = archiving_->places();
     return out;
   }
 
@@ -179,11 +182,13 @@ class FrontDoor {
                              .set("committed", one.committed)
                              .set("detail", one.trouble));
     const bool ready = pipeline_.ready();  // whatever becomes of the copies
-    return {ready, Json::object()
-                       .set("status", ready ? "ready" : "not ready")
-                       .set("members", std::move(members))
-                       .set("tasks", std::move(tasks))
-                       .set("standbys", std::move(standbys))};
+    Json body = Json::object()
+                    .set("status", ready ? "ready" : "not ready")
+                    .set("members", std::move(members))
+                    .set("tasks", std::move(tasks))
+                    .set("standbys", std::move(standbys));
+    if (archiving_ != nullptr) body.set("archive", archiving_->describe());  // readiness does not wait for it
+    return {ready, std::move(body)};
   }
 
   void sample() {
@@ -192,9 +197,10 @@ class FrontDoor {
         std::lock_guard lock(lag_mutex_);
         QueryTarget asked = target();
         asked.lag = &lag_;
-        if (auto rows = measure_lag(asked)) streams::export_lag(metrics_, *rows);
+        if (auto rows = measure_lag(asked, false)) streams::export_lag(metrics_, *rows);
         export_pools();
         audit_.export_metrics();
+        if (archiving_ != nullptr) archiving_->export_metrics();
       }
       for (int tick = 0; tick < 50 && !closing_; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -224,6 +230,7 @@ class FrontDoor {
   AuditProjection& audit_;
   streams::Metrics& metrics_;
   PeerDoor& peer_door_;
+  Archiving* archiving_;
   std::atomic<bool> closing_{false};
   streams::Peers peers_;
   std::unique_ptr<streams::HttpServer> server_;
@@ -340,7 +347,10 @@ Result<int> run(Context& context, const Flags& flags) {
   };
   streams::Pipeline pipeline(*log, options, open_store, audit.projection(), metrics);
 
-  FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door);
+  std::optional<Archiving> archiving;
+  if (!settings.archive.url.empty() && (only.empty() || only.contains("archive")))
+    archiving.emplace(settings, *log, signer, options.instance_id, shares, metrics);
+  FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door, archiving ? &*archiving : nullptr);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
   if (!peer_door->address().empty()) streams::log_info("peers.listening", {{"address", peer_door->address()}});
@@ -363,15 +373,12 @@ Result<int> run(Context& context, const Flags& flags) {
       if (most > 0) progress.finish();
     });
   }
-  std::optional<Archiving> archiving;
-  if (!settings.archive.url.empty() && (only.empty() || only.contains("archive")))
-    archiving.emplace(settings, *log, signer, options.instance_id, shares);
   Result<void> result = pipeline.run(stop_requested);
   if (archiving && flags.until_end && result && !stop_requested) result = archiving->finish(stop_requested);
-  archiving.reset();
   done = true;
   if (watcher.joinable()) watcher.join();
   door.close();
+  archiving.reset();
   std::filesystem::remove(socket_path(settings));
   TRY(std::move(result));
   if (flags.until_end && !stop_requested) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
@@ -74,7 +75,9 @@ Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings
   return std::shared_ptr<const state::Reader>(std::move(*store));
 }
 
-Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target) {
+std::string archive_group(const streams::TopicNames& names) { return names.full("assay.archive"); }
+
+Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target, bool all_archived) {
   TRY_ASSIGN(auto topics, target.log->topics());
   auto retention_of = [&](const std::string& topic) {
     for (const auto& config : topics)
@@ -91,6 +94,26 @@ Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target) {
     for (const TopicPartition& tp : plan.input_partitions(target.names))
       add(tp, plan.group, std::nullopt, plan.name + "-" + std::to_string(plan.single_task ? 0 : tp.partition));
   add({target.names.full(Topic::kAudit), 0}, streams::audit_group(target.names), target.audit_position, "audit-0");
+  if (target.archive) {
+    std::map<TopicPartition, const replay::ArchivedPlace*> ours;
+    if (target.archive->places)
+      for (const replay::ArchivedPlace& place : *target.archive->places) ours[place.tp] = &place;
+    for (const auto& topic : topics) {
+      if (!replay::is_archived(topic.name, target.names)) continue;
+      for (int32_t p = 0; p < topic.partitions; ++p) {
+        const TopicPartition tp{topic.name, p};
+        auto own = ours.find(tp);
+        if (own == ours.end() && !all_archived) continue;
+        add(tp, archive_group(target.names), std::nullopt, "");
+        streams::LagTarget& added = targets.back();
+        added.waits_ms = target.archive->segment_age_ms;
+        if (own == ours.end()) continue;
+        added.position = own->second->archived;
+        added.running = own->second->halt.empty();
+        added.held = {own->second->read, own->second->waiting, own->second->oldest};
+      }
+    }
+  }
   streams::LagMonitor once;
   streams::LagMonitor& monitor = target.lag != nullptr ? *target.lag : once;
   return monitor.observe(*target.log, targets, wall_now());
@@ -133,7 +156,9 @@ Result<Json> ask(Context& context, std::string_view query, const QueryParams& pa
   options.secret = settings.peers.secret;
   options.now = wall_now;
   const streams::Peers peers(*log, names, local, options);
-  return answer({.names = names, .log = log.get(), .parts = peers.parts(), .audit_position = {}, .running = {}}, query, params);
+  QueryTarget target{.names = names, .log = log.get(), .parts = peers.parts(), .audit_position = {}, .running = {}, .archive = {}};
+  if (!settings.archive.url.empty()) target.archive = {settings.archive.segment_age_ms, std::nullopt};
+  return answer(target, query, params);
 }
 
 }  // namespace assay::tools

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "replay/archiver.h"
 #include "streams/lag.h"
 #include "streams/peers.h"
 #include "streams/queries.h"
@@ -25,6 +26,11 @@ struct QueryTarget {
   streams::LagMonitor* lag = nullptr;    // with a history; nothing: one look
   std::optional<Offset> audit_position;  // of the projector in this process
   std::set<std::string> running;         // tasks that run in this process
+  struct Archive {
+    int64_t segment_age_ms = 0;
+    std::optional<std::vector<replay::ArchivedPlace>> places;  // of the archiver in this process
+  };
+  std::optional<Archive> archive;  // where there is one
 };
 
 /// Answers "scores", "scoreboard", "promotions", "allocations", "pools", "digest", "lag" or "tally". Pure over its target but for
@@ -44,7 +50,11 @@ std::string state_dir(const Settings& settings, std::string_view task);
 /// Errors: kIncomplete when it is not in this directory or behind what was committed.
 Result<std::shared_ptr<const state::Reader>> open_store(const Settings& settings, const streams::TaskSpec& spec, streams::Log& log);
 
-/// Lag rows of all groups, exact. `audit_position` overrides what the projector's group has committed.
-Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target);
+/// The group of the archivers.
+std::string archive_group(const streams::TopicNames& names);
+
+/// Lag rows of all groups, exact. `audit_position` overrides what the projector's group has committed. `all_archived` false: of
+/// the partitions that are archived, only those of this process, which cost no reading.
+Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target, bool all_archived = true);
 
 }  // namespace assay::tools

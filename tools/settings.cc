@@ -133,14 +133,31 @@ void read_peers(Members& table, PeerSettings& peers) {
 
 void read_archive(Members& table, ArchiveSettings& archive) {
   table.text("url", archive.url);
-  if (!archive.url.empty() && !archive.url.starts_with("file:///"))
-    table.refuse("url", "must be \"file:///DIR\", or empty for no archive; is " + quoted(archive.url));
+  if (!archive.url.empty() && !archive.url.starts_with("file:///") && !archive.url.starts_with("s3://"))
+    table.refuse("url", "must be \"file:///DIR\", \"s3://BUCKET/PREFIX\", or empty for no archive; is " + quoted(archive.url));
   std::string age = format_duration_ms(archive.segment_age_ms);
   table.text("segment_age", age);
   if (auto ms = parse_duration_ms(age); ms && *ms >= kSecondMs)
     archive.segment_age_ms = *ms;
   else
     table.refuse("segment_age", "must be a duration of at least 1s, such as \"5m\", is " + quoted(age));
+  table.choice("lock", archive.lock, {"none", "governance", "compliance"});
+  std::string lock_for = format_duration_ms(archive.lock_for_ms);
+  table.text("lock_for", lock_for);
+  if (auto ms = parse_duration_ms(lock_for); ms && *ms >= kSecondMs)
+    archive.lock_for_ms = *ms;
+  else
+    table.refuse("lock_for", "must be a duration of at least 1s, such as \"365d\", is " + quoted(lock_for));
+}
+
+void read_s3(Members& table, S3Settings& s3) {
+  table.text("endpoint", s3.endpoint);
+  table.text("region", s3.region);
+  table.text("access_key", s3.access_key);
+  table.text("secret", s3.secret);
+  if (!s3.endpoint.empty() && !s3.endpoint.starts_with("https://") && !s3.endpoint.starts_with("http://"))
+    table.refuse("endpoint", "must be https://HOST[:PORT], or empty for AWS; is " + quoted(s3.endpoint));
+  if (s3.region.empty()) table.refuse("region", "must name a region, such as \"eu-central-1\"");
 }
 
 void read_settings(const Json& root, Settings& settings, std::vector<ConfigProblem>& problems) {
@@ -186,6 +203,9 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
     within(table, "checkpoints_kept", settings.state.checkpoints_kept, 1, 100);
   });
   top.table("archive", [&](Members& table) { read_archive(table, settings.archive); });
+  top.table("s3", [&](Members& table) { read_s3(table, settings.s3); });
+  if (settings.archive.url.starts_with("s3://") && (settings.s3.access_key.empty() || settings.s3.secret.empty()))
+    problems.push_back({"archive.url", "needs s3.access_key and s3.secret (S3_ACCESS_KEY, S3_SECRET)"});
   top.table("http", [&](Members& table) {
     table.text("addr", settings.http_addr);
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
@@ -428,7 +448,14 @@ Json settings_to_json(const Settings& settings) {
                         .set("checkpoint_interval", format_duration_ms(settings.state.checkpoint_interval_ms))
                         .set("checkpoints_kept", settings.state.checkpoints_kept));
   root.set("archive",
-           Json::object().set("url", settings.archive.url).set("segment_age", format_duration_ms(settings.archive.segment_age_ms)));
+           Json::object().set("url", settings.archive.url).set("segment_age", format_duration_ms(settings.archive.segment_age_ms))
+                          .set("lock", settings.archive.lock)
+                          .set("lock_for", format_duration_ms(settings.archive.lock_for_ms)));
+  root.set("s3", Json::object()
+                     .set("endpoint", settings.s3.endpoint)
+                     .set("region", settings.s3.region)
+                     .set("access_key", settings.s3.access_key)
+                     .set("secret", settings.s3.secret.empty() ? "" : "***"));
   root.set("http", Json::object().set("addr", settings.http_addr));
   root.set("log", Json::object().set("level", settings.log_level));
   return root;

@@ -52,6 +52,15 @@ struct StateSettings {
 struct ArchiveSettings {
   std::string url;  // empty: nothing is archived
   int64_t segment_age_ms = 300'000;
+  std::string lock = "none";  // "none" | "governance" | "compliance": Object Lock of what is stored in S3
+  int64_t lock_for_ms = 365 * kDayMs;
+};
+
+/// The S3 that archives may lie in.
+struct S3Settings {
+  std::string endpoint;  // empty: AWS's own of the region
+  std::string region = "us-east-1";
+  std::string access_key, secret;
 };
 
 enum class Profile { kDevelopment, kProduction };
@@ -70,6 +79,7 @@ struct Settings {
   PeerSettings peers;
   StateSettings state;
   ArchiveSettings archive;
+  S3Settings s3;
   std::string http_addr = "127.0.0.1:8050";
   std::string log_level = "info";  // "debug" | "info" | "warn" | "error"
 

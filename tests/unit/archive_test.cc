@@ -3,7 +3,11 @@
 #include "replay/archive.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <future>
 #include <random>
@@ -34,12 +38,16 @@ void must(Result<void> result) {
   if (!result) throw std::runtime_error(result.error().message);
 }
 
+/// A log that outlives whoever holds this.
+std::shared_ptr<Log> borrowed(Log* log) { return {std::shared_ptr<Log>(), log}; }
+
 /// Fails and lies as told: the coin is tossed before and after each write.
 class FaultyObjects : public ObjectStore {
  public:
   FaultyObjects(std::unique_ptr<ObjectStore> real, uint64_t seed) : real_(std::move(real)), random_(seed) {}
   std::string describe() const override { return real_->describe(); }
   Result<bool> put_new(const std::string& name, std::string_view content) override {
+    if (full) return Error{Errc::kUnreachable, "writing " + name + ": No space left on device"};
     if (toss()) return Error{Errc::kUnreachable, "putting " + name + ": no answer, nothing stored"};
     auto stored = real_->put_new(name, content);
     if (toss()) return Error{Errc::kUnreachable, "putting " + name + ": stored, the answer was lost"};
@@ -58,6 +66,7 @@ class FaultyObjects : public ObjectStore {
   }
   int faults = 0;
   int one_in = 0;  // 0: none
+  std::atomic<bool> full{false};
 
  private:
   bool toss() {
@@ -159,7 +168,7 @@ class ArchiveTest : public ::testing::Test {
   }
   Result<std::string> archived_text(const std::string& name = "archive", Log* live = nullptr) {
     TRY_ASSIGN(auto archive, Archive::open(objects(name)));
-    TRY_ASSIGN(auto log, open_archive_log(std::move(archive), kNames, live));
+    TRY_ASSIGN(auto log, open_archive_log(std::move(archive), kNames, borrowed(live)));
     return all_text(*log);
   }
   std::vector<std::string> names_of(const std::string& prefix) { return must(objects()->list(prefix)); }
@@ -234,7 +243,7 @@ TEST_F(ArchiveTest, FindsAKeyAndWhatWasKnownByItsIndex) {
   produce(200);
   const std::string longer = answers(*log_, keys, instants);
   for (int32_t p = 0; p < 2; ++p) must(log_->delete_before({kReports, p}, Offset(50)));
-  auto joined = must(open_archive_log(must(Archive::open(objects())), kNames, log_.get()));
+  auto joined = must(open_archive_log(must(Archive::open(objects())), kNames, borrowed(log_.get())));
   EXPECT_EQ(answers(*joined, keys, instants), longer);
   EXPECT_NE(longer, whole);
 }
@@ -415,6 +424,93 @@ TEST_F(ArchiveTest, TwoArchiversWriteOneChain) {
     must(b.get());
     EXPECT_TRUE(must(archived_text()) == all_text(*log_));
   }
+}
+
+// A full disk, or a store that is away: reading stops at the budget, the partitions stay ours, and all of it is there afterwards.
+TEST_F(ArchiveTest, AnArchiveThatTakesNothingHoldsBackReadingAndLosesNothing) {
+  produce(3000);
+  auto faulty = std::make_shared<FaultyObjects>(must(streams::open_directory_objects(dir_ / "archive", true)), 1);
+  auto archive = must(Archive::open_for(faulty, must(log_->cluster_id()), WallTime(0)));
+  std::atomic<int> retries{0}, recoveries{0}, halts{0};
+  ArchiverOptions options;
+  options.names = kNames;
+  options.group = "p.assay.archive";
+  options.segment_bytes = 4000;
+  options.memory_bytes = 16000;
+  options.poll_records = 20;
+  options.retry_min = options.retry_max = streams::Milliseconds(1);
+  options.retrying = [&](const Error&) { ++retries; };
+  options.recovered = [&] { ++recoveries; };
+  options.halted = [&](const TopicPartition&, const Error&) { ++halts; };
+  Archiver archiver(*log_, *archive, *signer_, options);
+  std::atomic<bool> stop{false}, finish{false};
+  auto run = std::async(std::launch::async, [&] { return archiver.run(stop, finish); });
+  auto wait_for = [&](auto&& seen) {
+    for (int tries = 0; tries < 6000 && !seen(); ++tries) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return seen();
+  };
+  auto archived = [&] {
+    int64_t sum = 0;
+    for (const ArchivedPlace& place : archiver.places()) sum += place.archived.value;
+    return sum;
+  };
+  ASSERT_TRUE(wait_for([&] { return archived() > 0; }));
+  faulty->full = true;
+  ASSERT_TRUE(wait_for([&] { return retries > 50; }));
+  const int64_t before = archived();
+  produce(3000);
+  const int seen = retries;
+  ASSERT_TRUE(wait_for([&] { return retries > seen + 200; }));
+  EXPECT_EQ(archived(), before);
+  int64_t waiting = 0, unread = 0;
+  for (const ArchivedPlace& place : archiver.places()) {
+    waiting += place.waiting;
+    unread += must(log_->range(place.tp)).end - place.read;
+    EXPECT_EQ(place.halt, "");
+  }
+  EXPECT_GT(waiting, 0);
+  EXPECT_LT(waiting, 1500) << "some 16000 bytes of records, and no more";
+  EXPECT_GT(unread, 1000) << "what it cannot hold stays on the log";
+  faulty->full = false;
+  finish = true;
+  must(run.get());
+  EXPECT_GT(recoveries, 0);
+  EXPECT_EQ(halts, 0);
+  EXPECT_TRUE(must(archived_text()) == all_text(*log_));
+}
+
+// A hole that somebody tore into the archive halts its partition alone.
+TEST_F(ArchiveTest, ADamagedPartitionHaltsAndTheOthersGoOn) {
+  produce(300);
+  must(archive_all(objects()));
+  fs::remove(path(names_of("entries/eval.reports.v1/0/").front()));
+  produce(300);
+  auto archived = archive_all(objects());
+  ASSERT_FALSE(archived);
+  EXPECT_EQ(archived.error().code, Errc::kIncomplete) << archived.error().message;
+  auto chain = must(must(Archive::open(objects()))->chain({"eval.reports.v1", 1}));
+  EXPECT_EQ(chain.back().segment.next, must(log_->range({kReports, 1})).end);
+  EXPECT_FALSE(archived_text()) << "a part of an archive is not opened as the whole";
+}
+
+// A limit on the size of files stands for a disk that is full.
+TEST_F(ArchiveTest, AFullDiskIsUnreachableAndLeavesNothingBehind) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{10000, 10000};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    auto store = objects("small");
+    const auto large = store->put_new("a/large", std::string(20000, 'x')), fits = store->put_new("a/fits", std::string(5000, 'x'));
+    const bool refused = !large && large.error().code == Errc::kUnreachable;
+    size_t files = 0;
+    for (const auto& file : fs::recursive_directory_iterator(dir_ / "small")) files += file.is_regular_file();
+    ::_exit(!refused ? 1 : !fits || !*fits ? 2 : files != 1 ? 3 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: another outcome, 2: what fits was refused, 3: a part stayed";
 }
 
 }  // namespace

@@ -125,6 +125,21 @@ TEST(SampleLag, PrefersAPositionThatIsGiven) {
   EXPECT_EQ(s->committed, Offset(3));
 }
 
+// An archiver holds records that it has read and not stored: the log is not read for them.
+TEST(SampleLag, TakesTheWordOfWhoeverHoldsTheRecords) {
+  FakeLog log;
+  log.places = "rrmrrr";
+  log.silent = true;
+  auto s = sample_lag(log, {kTp, "assay.archive", Offset(1), true, -1, 0, LagTarget::Held{Offset(4), 2, WallTime(1000)}}, kNow);
+  ASSERT_TRUE(s) << s.error().message;
+  EXPECT_EQ(s->records_behind, 4) << "two held, two that are not read yet";
+  EXPECT_EQ(s->time_behind_ms, 99000);
+  log.places = "rrmm";  // only markers behind what is archived
+  s = sample_lag(log, {kTp, "assay.archive", Offset(2), true, -1, 0, LagTarget::Held{Offset(4), 0, {}}}, kNow);
+  ASSERT_TRUE(s) << s.error().message;
+  EXPECT_EQ(s->records_behind, 0);
+}
+
 // Against a count of the string itself: exact up to the limit, an upper bound beyond, the age exact always.
 TEST(SampleLag, AgreesWithTheListOfPlaces) {
   std::mt19937 random(3);
@@ -260,10 +275,26 @@ TEST(JudgeLag, AtRiskOfLossComesFirst) {
   h.at(0, 5, 10, 61, false);
   h.samples.back().retention_ms = 76 * 1000;
   EXPECT_LAG(h, "at risk of loss", "1m1s old and the topic keeps 1m16s");
+  EXPECT_LAG(h, "at risk of loss", "15s are left");
+  EXPECT_EQ(h.samples.back().time_left_ms(), 15000);
+  h.samples.back().retention_ms = 60 * 1000;
+  EXPECT_LAG(h, "at risk of loss", "it may be gone any moment");
   h.samples.back().retention_ms = 77 * 1000;
   EXPECT_LAG(h, "stopped", "no task runs");
   h.samples.back().start = Offset(6);
   EXPECT_LAG(h, "at risk of loss", "offsets 5 to 5 were not processed");
+}
+
+TEST(JudgeLag, WhatWaitsByDesignIsNoNews) {
+  History h;
+  h.at(0, 5, 10, 290, true);
+  h.at(300, 5, 10, 359, true);
+  EXPECT_LAG(h, "stalled", "stays at");
+  for (LagSample& sample : h.samples) sample.waits_ms = 300 * 1000;
+  EXPECT_LAG(h, "ok", "within 6m");
+  h.at(301, 5, 10, 361, true);
+  h.samples.back().waits_ms = 300 * 1000;
+  EXPECT_LAG(h, "falling behind", "");
 }
 
 TEST(LagMonitor, KeepsHistoriesApartAndForgets) {
