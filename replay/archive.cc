@@ -203,7 +203,7 @@ Result<ArchiveEntry> Archive::read_entry(const std::string& name, const TopicPar
   return entry;
 }
 
-Result<ArchiveChain> Archive::chain(const TopicPartition& bare, const streams::SignerRegistry* pinned) {
+Result<ArchiveChain> Archive::chain(const TopicPartition& bare, const streams::SignerRegistry* pinned, ArchiveChain* proven) {
   TRY_ASSIGN(const auto names, objects_->list(folder("entries", bare)));
   ArchiveChain chain;
   for (size_t n = 0; n < names.size(); ++n) {
@@ -212,6 +212,7 @@ Result<ArchiveChain> Archive::chain(const TopicPartition& bare, const streams::S
       return at(*objects_, entry_name(bare, sequence), Errc::kIncomplete, "the entry is missing, " + names[n] + " is there");
     TRY_ASSIGN(ArchiveEntry entry,
                read_entry(names[n], bare, chain.empty() ? nullptr : &chain.back(), pinned != nullptr ? *pinned : signers_));
+    if (proven != nullptr) proven->push_back(entry);
     chain.push_back(std::move(entry));
   }
   return chain;

@@ -53,8 +53,9 @@ class Archive {
   /// Reads and proves the chains of all partitions, by bare topic. With `pinned`, only those keys count.
   /// Errors: kIncomplete (an entry is missing, a segment is not there), kTampered (a signature, a link), kRefused (a newer format).
   Result<std::map<TopicPartition, ArchiveChain>> chains(const streams::SignerRegistry* pinned = nullptr);
-  /// The chain of one partition.
-  Result<ArchiveChain> chain(const TopicPartition& bare, const streams::SignerRegistry* pinned = nullptr);
+  /// The chain of one partition. `proven`, where given, gets the entries that hold even when a later one does not.
+  Result<ArchiveChain> chain(const TopicPartition& bare, const streams::SignerRegistry* pinned = nullptr,
+                             ArchiveChain* proven = nullptr);
 
   /// Partitions of the topics that were ever archived, by bare name.
   Result<std::map<std::string, int32_t>> topics();

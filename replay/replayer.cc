@@ -4,12 +4,14 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <span>
 #include <thread>
 #include <unordered_map>
 
 #include "replay/json_difference.h"
 #include "replay/row_difference.h"
 #include "streams/refold.h"
+#include "streams/runtime.h"
 
 namespace assay::replay {
 namespace {
@@ -183,7 +185,9 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   }
 
   std::atomic<size_t> next{0};
-  std::atomic<int64_t> done{0};
+  std::atomic<int64_t> done{0}, folded{0};  // with what an earlier replay did; by this one
+  streams::Runtime& runtime = streams::machine_runtime();
+  const streams::Milliseconds started = runtime.uptime();
   std::mutex mutex;
   std::optional<Error> failure;  // under mutex
   // What is known of a difference: the output record and its field, else the first row that the running store has otherwise.
@@ -200,8 +204,8 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
     if (auto kept = fold.persist(commit, at); !kept) return {Errc::kParity, message};
     for (const auto& later : w.manifests) {
       if (later.manifest.sequence <= manifest.sequence || later.manifest.sequence > meta->sequence) continue;
-      auto folded = streams::fold_manifest(ranges, names, fold, later.manifest);
-      if (!folded || !fold.persist(*folded, later.at)) return {Errc::kParity, message};
+      auto again = streams::fold_manifest(ranges, names, fold, later.manifest);
+      if (!again || !fold.persist(*again, later.at)) return {Errc::kParity, message};
     }
     if (auto same = compare_stores(w.spec.name, store, *running); !same) message += "; " + same.error().message;
     return {Errc::kParity, message};
@@ -209,14 +213,23 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
   auto replay_one = [&](Work& w) -> Result<void> {
     TRY_ASSIGN(auto store, stores(w.spec.name));
     TRY_ASSIGN(auto fold, Fold::open(w.spec, names, *store));
-    if (fold->meta().sequence != 0)
-      return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh (manifest " +
-                                       std::to_string(fold->meta().sequence) + ")"};
+    // A store that an earlier replay left, killed or finished, is gone on with when it holds the beginning of this very history.
+    const auto begun = static_cast<size_t>(fold->meta().sequence);
+    if (begun > w.manifests.size() || (begun > 0 && w.manifests[begun - 1].hash != fold->meta().manifest_hash))
+      return Error{Errc::kRefused, "replaying " + w.spec.name + ": its store is not fresh and holds another history (manifest " +
+                                       std::to_string(begun) + ")"};
+    for (size_t n = 0; n < begun; ++n) w.result.delivered += w.manifests[n].manifest.delivered;
+    w.result.manifests = static_cast<int64_t>(begun);
+    done += w.result.delivered;
     streams::RangeReader ranges(log);
-    for (const auto& [at, manifest, hash] : w.manifests) {
-      {
-        std::lock_guard lock(mutex);
-        if (failure) return {};
+    for (const auto& [at, manifest, hash] : std::span(w.manifests).subspan(begun)) {
+      for (;;) {
+        {
+          std::lock_guard lock(mutex);
+          if (failure) return {};
+        }
+        if (options.rate <= 0 || folded * 1000 <= options.rate * (runtime.uptime() - started).count()) break;
+        runtime.sleep(streams::Milliseconds(5));
       }
       for (const streams::InputRange& range : manifest.ranges)
         if (const TopicPartition tp{names.full(range.tp.topic), range.tp.partition}; !fold->position(tp))
@@ -240,6 +253,7 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       TRY(fold->persist(commit, at));
       ++w.result.manifests;
       w.result.delivered += manifest.delivered;
+      folded += manifest.delivered;
       const int64_t so_far = done += manifest.delivered;
       if (options.progress) options.progress(so_far, total);
     }

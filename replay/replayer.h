@@ -26,6 +26,7 @@ struct ReplayOptions {
   /// The running store of a task, to name the key and both values where a digest differs; nullptr: none is at hand.
   std::function<std::shared_ptr<const state::Reader>(const std::string& task)> running;
   unsigned threads = 0;  // performance; 0: one per core
+  int64_t rate = 0;      // performance: at most so many records a second over all tasks; 0: as fast as it goes
   /// Told after each manifest, from any thread: records delivered so far over all tasks, and how many there will be.
   std::function<void(int64_t done, int64_t total)> progress;
 };
@@ -40,11 +41,12 @@ struct ReplayedTask {
   std::optional<std::string> expected;
 };
 
-/// Folds every manifest of every task again into fresh stores. Each commit's input ranges, digest, output hash and manifest hash
-/// must come out as the log has them, and, with check_outputs, each output record byte for byte. Where a manifest names another
-/// code version than this code's, a difference is expected, and told in the result.
+/// Folds every manifest of every task again, into fresh stores or such that an earlier replay of the same history left. Each
+/// commit's input ranges, digest, output hash and manifest hash must come out as the log has them, and, with check_outputs, each
+/// output record byte for byte. Where a manifest names another code version than this code's, a difference is expected, and told
+/// in the result.
 /// Errors: kParity naming the first difference: task, manifest, record and field, or key and both values; kIncomplete when records
-/// or manifests are gone; kRefused when a store is not fresh.
+/// or manifests are gone; kRefused when a store holds something else.
 Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams::StoreFactory& stores,
                                                const ReplayOptions& options);
 

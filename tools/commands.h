@@ -17,6 +17,8 @@ void register_recommit(Command& state);
 void register_audit(Command& root);
 void register_replay(Command& root);
 void register_scenario(Command& root);
+void register_replay_plan(Command& replay);
+void register_replay_promote(Command& replay);
 void register_replay_score(Command& replay);
 void register_replay_explain(Command& replay);
 void register_replay_what_if(Command& replay);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <thread>
 
@@ -24,6 +25,7 @@ namespace {
 struct Flags {
   std::string from = "log", into, until, signers, rebuilt_database;
   std::vector<std::string> only;
+  int64_t rate = 0, threads = 0;
 };
 
 Json task_rows(const std::vector<replay::ReplayedTask>& tasks) {
@@ -72,6 +74,10 @@ Result<std::map<TopicPartition, Offset>> parse_offsets(const std::string& text, 
 Result<replay::ReplayOptions> replay_options(Context& context, const Flags& flags, Progress& progress) {
   replay::ReplayOptions options;
   options.names = topic_names(context.settings);
+  if (flags.rate < 0 || flags.threads < 0 || flags.threads > 1024)
+    return Error{Errc::kUsage, "--rate and --threads: counts, 0 for no limit and for one thread a core"};
+  options.rate = flags.rate;
+  options.threads = static_cast<unsigned>(flags.threads);
   options.scoring.audit_each = context.settings.audit.eval_submit == "each";
   options.only = flags.only;
   if (auto ms = parse_rfc3339_ms(flags.until)) {
@@ -87,15 +93,37 @@ Result<replay::ReplayOptions> replay_options(Context& context, const Flags& flag
   return options;
 }
 
-/// Projects audit-events into a fresh chain, up to where the topic ends now.
+/// A chain that has rows is gone on with only when this directory's replay began it (taking over a running one would fence its
+/// projector) and its rows are the beginning of what the log makes.
+Result<void> check_begun(const Settings& settings, streams::Log& log, const streams::TopicNames& names, const std::string& into) {
+  constexpr const char* kMark = "audit-begun";
+  const std::filesystem::path mark = std::filesystem::path(into) / kMark;
+  const std::string where = settings.database.url.empty() ? "audit" : without_password(settings.database.url);
+  bool has_rows = false;
+  if (auto chain = open_stored_chain(settings, into)) {
+    TRY_ASSIGN(const auto first, chain->lines());
+    has_rows = !first.empty();
+  } else if (chain.error().code != Errc::kIncomplete && chain.error().code != Errc::kNotFound) {
+    return chain.error();
+  }
+  std::string marked;
+  if (std::ifstream file(mark); file) std::getline(file, marked);
+  if (!has_rows) return streams::replace_file(into, kMark, where + "\n", true);
+  if (marked != where)
+    return Error{Errc::kRefused, "rebuilding the audit chain into " + where + ": it already holds rows, and not of this replay"};
+  TRY_ASSIGN(const auto begun, open_stored_chain(settings, into));
+  if (auto same = replay::compare_chain(log, names, begun); !same)
+    return Error{same.error().code == Errc::kParity ? Errc::kRefused : same.error().code,
+                 "rebuilding the audit chain, which is begun: " + same.error().message};
+  return {};
+}
+
+/// Projects audit-events into a fresh chain, or one that an earlier replay began, up to where the topic ends now.
 Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const std::string& into) {
   const streams::TopicNames names = topic_names(settings);
+  TRY(check_begun(settings, log, names, into));
   TRY_ASSIGN(auto signer, open_signer(settings));
   TRY_ASSIGN(auto sink, open_audit_sink(settings, into, signer));
-  TRY_ASSIGN(auto before, sink->take_over(signer->key()));
-  if (before.sequence != 0)
-    return Error{Errc::kRefused, "rebuilding the audit chain into " + sink->describe() + ": it already holds " +
-                                     std::to_string(before.sequence) + " rows"};
   TRY_ASSIGN(streams::OffsetRange range, log.range({names.full(Topic::kAudit), 0}));
   streams::Metrics metrics;
   // A group of its own name is never committed to: a replay leaves no trace on the live system.
@@ -215,7 +243,8 @@ void register_replay(Command& root) {
   auto flags = std::make_shared<Flags>();
   Command replay = root.command("replay", "Rebuild stores, decisions and audit rows from the log, and prove them");
 
-  Command running = replay.command("run", "Rebuild into a fresh directory (and database)");
+  Command running =
+      replay.command("run", "Rebuild into a fresh directory (and database); run again, it goes on where it was killed");
   running.example("assay replay run --from log --into rebuilt")
       .example("assay replay run --from archive:/var/lib/assay/archive --into rebuilt")
       .option("--from", flags->from, kFromHelp)
@@ -223,7 +252,9 @@ void register_replay(Command& root) {
       .option("--into", flags->into, "Fresh directory for stores and audit files")
       .required()
       .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring), and no audit rows; may be given often")
-      .option("--until", flags->until, kUntilHelp);
+      .option("--until", flags->until, kUntilHelp)
+      .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
+      .option("--threads", flags->threads, "Tasks side by side; 0: one per core");
   running.run([flags](Context& context) { return run(context, *flags); });
 
   Command verifying = replay.command("verify", "Fold everything again and compare with manifests, outputs, stores and audit rows");
@@ -235,9 +266,13 @@ void register_replay(Command& root) {
       .option("--rebuilt-database-url", flags->rebuilt_database,
               "Also compare the audit rows that `replay run --database-url` has built in this database")
       .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring); may be given often")
-      .option("--until", flags->until, kUntilHelp);
+      .option("--until", flags->until, kUntilHelp)
+      .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
+      .option("--threads", flags->threads, "Tasks side by side; 0: one per core");
   verifying.run([flags](Context& context) { return verify(context, *flags); });
 
+  register_replay_plan(replay);
+  register_replay_promote(replay);
   register_replay_score(replay);
   register_replay_explain(replay);
   register_replay_what_if(replay);

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 
 import harness
 
@@ -150,6 +151,156 @@ class Archive(harness.EndToEnd):
         done = stranger.call("run", "--until-end")
         self.assertEqual(done.code, 5, done.err)
         self.assertIn("it belongs to cluster", done.err)
+
+    def test_a_plan_says_what_can_be_rebuilt(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(300))
+        here.fold()
+        plan = here.json("replay", "plan", "--from", "archive")
+        self.assertTrue(plan["whole"])
+        proven = {row["task"]: (row["manifests"], row["records"]) for row in here.json("replay", "verify", "--from", "archive")}
+        self.assertEqual({row["task"]: (row["manifests"], row["records"]) for row in plan["tasks"]}, proven)
+        for row in plan["tasks"]:
+            self.assertEqual((row["rebuildable"], row["problem"]), (row["manifests"], ""))
+        self.assertEqual(sum(row["records"] for row in plan["partitions"] if row["topic"] == "eval.reports.v1"), 300)
+        self.assertEqual(plan["bytes"], sum(path.stat().st_size for path in self.segments()))
+        self.assertEqual(here.ok("replay", "plan", "--from", "archive").out.count(b"scoring-"), 4)
+        # Retention takes what is archived: joined, all of it is still there; the log alone is not enough.
+        for row in plan["partitions"]:
+            if row["topic"] == "eval.reports.v1" and row["archivedTo"]:
+                here.cut("eval.reports.v1", row["partition"], int(row["archivedTo"]))
+        self.assertTrue(here.json("replay", "plan", "--from", "log+archive")["whole"])
+        here.ok("replay", "verify", "--from", "log+archive")
+        alone = here.json("replay", "plan", "--from", "log", code=8)
+        self.assertIn("INPUT_GAP", next(row["problem"] for row in alone["tasks"] if row["task"] == "scoring-0"))
+        self.assertEqual(here.call("replay", "verify", "--from", "log").code, 8)
+        # A segment goes missing: what hangs on it is named, and what does not is still there.
+        lost = next(path for path in self.segments() if "/eval.reports.v1/1/" in str(path))
+        kept = lost.read_bytes()
+        lost.unlink()
+        plan = here.json("replay", "plan", "--from", "archive", code=8)
+        tasks = {row["task"]: row for row in plan["tasks"]}
+        self.assertIn("eval.reports.v1-1", tasks["scoring-1"]["problem"])
+        self.assertEqual(tasks["scoring-0"]["problem"], "")
+        lost.write_bytes(kept)
+        entry = next(path for path in self.entries() if "/eval.reports.v1/1/" in str(path))
+        entry.write_bytes(entry.read_bytes().replace(b'"signature":"', b'"signature":"A'))
+        self.assertFalse(here.json("replay", "plan", "--from", "archive", code=4)["whole"])
+
+    def test_a_replay_that_was_killed_goes_on(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(2000))
+        here.fold()
+        digests = {row["task"]: row["digest"] for row in here.json("state", "digest")}
+        into = self.directory / "rebuilt"
+        slow = here.start("replay", "run", "--from", "archive", "--into", into, "--rate", "300", "--threads", "2")
+        def begun():
+            self.assertTrue(slow.alive(), slow.err())
+            return len(list(into.glob("state/scoring-*/*.log"))) >= 2
+
+        harness.wait_until("two stores", begun)
+        time.sleep(1)
+        slow.kill()
+        rows = here.json("replay", "run", "--from", "archive", "--into", into)
+        self.assertEqual({row["task"]: row["digest"] for row in rows}, digests)
+        self.assertLess(sum(row["outputs"] for row in rows), sum(row["outputs"] for row in here.json("replay", "verify")), "it began anew")
+        self.assertEqual(self.chain_of(into / "audit"), self.chain_of(here.data / "audit"))
+        # Once more changes nothing; another history is not gone on with.
+        here.ok("replay", "run", "--from", "archive", "--into", into)
+        other = self.assay("embedded")
+        other.produce(self.small(100))
+        other.fold()
+        done = other.call("replay", "run", "--from", "log", "--into", into)
+        self.assertEqual(done.code, 5, done.err)
+        self.assertIn("another history", done.err)
+
+    def test_what_was_rebuilt_takes_the_place_of_what_was_lost(self):
+        here, twin = self.archiving("embedded"), self.assay("embedded")
+        for one in (here, twin):
+            one.produce(self.small(900))
+            one.fold()
+        into = self.directory / "rebuilt"
+        self.assertEqual(here.call("replay", "promote", "--into", into).code, 5, "nothing is there")
+        here.ok("replay", "run", "--from", "archive", "--into", into)
+        service = here.start_service()
+        done = here.call("replay", "promote", "--into", into)
+        self.assertEqual(done.code, 5, done.err)
+        self.assertIn("stop it first", done.err)
+        self.assertEqual(service.terminate()[0], 0)
+        here.produce(self.small(950)[900:])
+        twin.produce(self.small(950)[900:])
+        here.fold()
+        done = here.call("replay", "promote", "--into", into)
+        self.assertEqual(done.code, 5, done.err)
+        self.assertRegex(done.err, r"rebuilt up to manifest \d+, committed is \d+")
+        shutil.rmtree(here.data / "state")
+        shutil.rmtree(here.data / "audit")
+        here.ok("replay", "run", "--from", "log+archive", "--into", into)
+        here.ok("replay", "promote", "--into", into)
+        twin.fold()
+        self.assertEqual(here.digests(), twin.digests())
+        for one in (here, twin):
+            one.produce(self.small(1500)[950:])
+            one.fold()
+        self.assertEqual(here.digests(), twin.digests())
+        self.assertEqual(here.json("promotions"), twin.json("promotions"))
+        here.ok("replay", "verify", "--from", "log+archive")
+        here.ok("audit", "verify")
+        # A store that is not what its digest says is not promoted.
+        again = self.directory / "again"
+        here.ok("replay", "run", "--from", "archive", "--into", again)
+        manifest = next((again / "state" / "scoring-0").glob("MANIFEST-*"))
+        manifest.write_bytes(manifest.read_bytes()[:-20])
+        self.assertIn(here.call("replay", "promote", "--into", again).code, (5, 7))
+        self.assertEqual(here.digests(), twin.digests())
+
+    def test_several_processes_keep_one_archive(self):
+        here = self.archiving("kafka")
+        other = self.assay("kafka", sets=here.sets)
+        other.prefix = here.prefix
+        here.produce(self.small(400))
+        service = here.start_service()  # its segments are due in five minutes
+        other.fold()
+        self.assertTrue(other.json("replay", "plan", "--from", "archive")["whole"])
+        state = json.loads(here.http("/ready")[1])["archive"]["state"]
+        self.assertEqual(state, "archiving")
+        rows = json.loads(here.call("lag", "-o", "json").out)
+        rows = [row for row in rows if row["group"].endswith("assay.archive")]
+        self.assertGreater(len(rows), 30)
+        self.assertEqual({row["state"] for row in rows}, {"ok"}, rows)
+        self.assertEqual(service.terminate()[0], 0)
+        here.produce(self.small(800)[400:])
+        here.fold()
+        other.ok("replay", "verify", "--from", "archive")
+        self.assertEqual(sum(row["records"] for row in other.json("replay", "plan", "--from", "archive")["partitions"]
+                             if row["topic"] == "eval.reports.v1"), 800)
+
+    def test_retention_that_overtakes_is_named_and_stops_nothing_else(self):
+        here = self.archiving("embedded")
+        here.produce(self.small(200))
+        here.fold()
+        archived, here.sets = here.sets, [pair for pair in here.sets if not pair.startswith("archive.")]
+        here.produce(self.small(400)[200:])
+        here.fold()  # nothing is archived
+        end = max(record.offset for record in here.read("eval.reports.v1") if record.partition == 0) + 1
+        here.cut("eval.reports.v1", 0, end - 3)
+        here.sets = archived
+        done = here.call("run", "--until-end")
+        self.assertEqual(done.code, 8, done.err)
+        self.assertRegex(done.err, r"INPUT_GAP: archiving eval.reports.v1-0: retention took offsets \d+ to \d+ before they were archived")
+        rows = here.json("lag", code=3)
+        row = next(row for row in rows if row["group"] == "assay.archive" and (row["topic"], row["partition"]) == ("eval.reports.v1", 0))
+        self.assertEqual(row["state"], "at risk of loss")
+        here.produce(self.small(500)[400:])
+        service = here.start_service()
+        gauge = 'assay_archive_halted{halt="INPUT_GAP",partition="0",topic="eval.reports.v1"} 1'
+        harness.wait_until("the gauge", lambda: gauge in here.http("/metrics")[1])
+        harness.wait_until("the scores", lambda: all(row["recordsBehind"] == 0 for row in json.loads(here.call("lag", "-o", "json").out)
+                                                     if row["group"] != "assay.archive"))
+        self.assertEqual(service.terminate()[0], 0)
+        plan = here.json("replay", "plan", "--from", "log+archive", code=8)
+        self.assertIn("INPUT_GAP", next(row["problem"] for row in plan["tasks"] if row["task"] == "scoring-0"))
+        self.assertEqual(next(row["problem"] for row in plan["tasks"] if row["task"] == "scoring-1"), "")
 
     def test_words_that_name_no_source(self):
         here = self.archiving("embedded")
