@@ -210,6 +210,7 @@ class S3Objects : public ObjectStore {
   Result<bool> put_whole(const std::string& name, std::string_view content) {
     Call put{.method = "PUT", .headers = object_headers(), .body = content};
     put.headers.push_back(checksum_header(content));
+    put.headers.emplace_back("X-Amz-Sdk-Checksum-Algorithm", "SHA256");  // an object under lock must say so
     put.headers.emplace_back("If-None-Match", "*");
     for (int conflicts = 0; conflicts < options_.attempts_max; ++conflicts) {
       TRY_ASSIGN(const HttpsResponse answer, call("storing", name, put));
@@ -255,6 +256,10 @@ class S3Objects : public ObjectStore {
                    .body = list};
     for (int conflicts = 0; conflicts < options_.attempts_max; ++conflicts) {
       TRY_ASSIGN(const HttpsResponse answer, call("storing", name, end));
+      if (answer.status == 404) {  // the upload is over: an earlier try whose answer was lost may have ended it
+        TRY_ASSIGN(const HttpsResponse there, call("looking for", name, {.method = "HEAD"}));
+        if (there.status == 200) return false;
+      }
       TRY_ASSIGN(const auto done, stored(name, answer));
       if (done) return *done;
     }

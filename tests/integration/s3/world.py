@@ -4,7 +4,7 @@
   world.py BUILD_DIR -- COMMAND...    runs COMMAND with ASSAY_TEST_S3_* in its environment, and takes all of it away again
 
 The proxy takes one word from the fault file for each request: 500, 503, slow (no answer in time), half (of the answer's body),
-drop (the connection), lost (done, and the answer was 500), absent (HEAD says 404 whatever is there), ok. None left: it only passes on.
+drop (the connection), lost (done, and the answer was 500), gone (done, and the answer was 404), absent (HEAD says 404 whatever is there), ok. None left: it only passes on.
 """
 
 import contextlib
@@ -83,8 +83,8 @@ class Moto:
         self.log.close()
 
 
-def proxy(target_port, faults):
-    """Serves on a port of its own; returns (server, port)."""
+def proxy(target_port, faults, seen):
+    """Serves on a port of its own; returns (server, port). What it was asked, and with which lock, it writes down."""
     lock = threading.Lock()
 
     def next_fault():
@@ -116,6 +116,8 @@ def proxy(target_port, faults):
         def handle_any(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = next_fault()
+            with lock, open(seen, "a", encoding="utf-8") as notes:
+                notes.write(f"{self.command} {self.path} {self.headers.get('X-Amz-Object-Lock-Mode')}\n")
             if fault in ("500", "503"):
                 return self.fail(int(fault), "InternalError" if fault == "500" else "SlowDown")
             if fault in ("drop", "slow"):
@@ -129,8 +131,8 @@ def proxy(target_port, faults):
             got = onward.getresponse()
             content = got.read()
             onward.close()
-            if fault == "lost":
-                return self.fail(500, "InternalError")
+            if fault in ("lost", "gone"):
+                return self.fail(500, "InternalError") if fault == "lost" else self.fail(404, "NoSuchUpload")
             if fault == "half" and content:
                 self.close_connection = True
                 return self.answer(got.status, got.getheaders(), content[:len(content) // 2], cut=len(content))
@@ -152,9 +154,9 @@ def main():
     moto = None
     try:
         moto = Moto(sys.argv[1], directory)
-        server, port = proxy(moto.port, directory / "faults")
+        server, port = proxy(moto.port, directory / "faults", directory / "seen")
         environment = {"ASSAY_TEST_S3_ENDPOINT": moto.endpoint, "ASSAY_TEST_S3_FAULTY": f"http://127.0.0.1:{port}",
-                       "ASSAY_TEST_S3_FAULTS": str(directory / "faults"), "ASSAY_TEST_S3_ACCESS_KEY": moto.keys["access"],
+                       "ASSAY_TEST_S3_FAULTS": str(directory / "faults"), "ASSAY_TEST_S3_SEEN": str(directory / "seen"), "ASSAY_TEST_S3_ACCESS_KEY": moto.keys["access"],
                        "ASSAY_TEST_S3_SECRET": moto.keys["secret"], "ASSAY_TEST_AWS_PYTHON": str(moto.python)}
         code = subprocess.run(sys.argv[3:], env={**os.environ, **environment}, check=False).returncode
         server.shutdown()
