@@ -36,8 +36,9 @@ std::optional<Refused> fault_of(const Json& envelope) {
   for (std::string_view name : {"data", "source"})
     if (envelope.find(name) == nullptr)
       return Refused{Reason::kMissingField, "the envelope has no member \"" + std::string(name) + "\""};
-  if (envelope.find("recordedAt") != nullptr)
-    return Refused{Reason::kWrongType, "\"recordedAt\" is the chain's own member; an envelope has none"};
+  for (std::string_view name : {"recordedAt", "provider"})
+    if (envelope.find(name) != nullptr)
+      return Refused{Reason::kWrongType, "\"" + std::string(name) + "\" is the chain's own member; an envelope has none"};
   if (has_nul(envelope)) return Refused{Reason::kWrongType, "the envelope holds U+0000, which the database cannot"};
   return std::nullopt;
 }
@@ -107,7 +108,11 @@ ChainStep fold_audit_record(const RecordView& record, const std::optional<Writer
   row.id = envelope.find("id")->as_string();
   row.event_type = envelope.find("eventType")->as_string();
   row.created_at_us = chain_created_at_us(record.timestamp.value, row.sequence, state.last_created_at_us);
+  if (row.sequence == 1) state.control.active_since_ms = record.timestamp.value;
+  if (is_control_event(row.event_type))
+    (void)fold_control(row.sequence, record.timestamp.value, row.event_type, *envelope.find("data"), state.control);
   envelope.set("recordedAt", format_rfc3339_ms(record.timestamp.value));
+  if (!state.control.emergency.empty()) envelope.set("provider", "emergency");
   row.payload = canonical(envelope);
   if (state.sequence > 0) row.prev_hash = state.head_hash;
   row.hash = chain_hash(row.payload, row.prev_hash);
@@ -146,6 +151,7 @@ Json chain_state_to_json(const ChainState& state) {
   out.set("headId", state.head_id).set("lastCreatedAtUs", std::to_string(state.last_created_at_us));
   out.set("lastOffset", std::to_string(state.last_offset.value)).set("nextOffset", std::to_string(state.next_offset.value));
   out.set("sequence", std::to_string(state.sequence)).set("writers", std::move(writers));
+  if (Json control = control_to_json(state.control); !control.is_null()) out.set("control", std::move(control));
   return out;
 }
 
@@ -173,6 +179,9 @@ Result<ChainState> chain_state_from_json(const Json& document) {
     TRY_ASSIGN(int64_t last, decimal(*writers, writer));
     if (last < 0) return bad_state("writers");
     state.writers.emplace(writer, static_cast<uint64_t>(last));
+  }
+  if (const Json* control = document.find("control")) {
+    TRY_ASSIGN(state.control, control_from_json(*control));
   }
   return state;
 }

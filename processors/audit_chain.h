@@ -8,6 +8,7 @@
 #include <string_view>
 #include <variant>
 
+#include "processors/audit_control.h"
 #include "processors/base.h"
 #include "schemas/eval_report.h"
 #include "schemas/hash.h"
@@ -31,6 +32,7 @@ struct ChainState {
   std::string anchor;              // XXH3-128 of that record's value, seeded by its timestamp: shows a log of another origin
   Offset next_offset{0};           // first record not folded yet
   std::map<std::string, uint64_t, std::less<>> writers;  // last n of each writer
+  AuditControl control;                                  // what the rows so far say about signing
   bool operator==(const ChainState&) const = default;
 };
 
@@ -74,7 +76,8 @@ using ChainStep = std::variant<AuditRow, Refused, Repeated, InputGap>;
 
 /// Folds one record and moves `state` on (also past refused and repeated ones).
 /// The hashed payload is the record's envelope, whole, and `recordedAt`, the record's timestamp: what created_at was made from.
-/// Places of the log stay outside it, so that a restored log gives the same hashes.
+/// While an emergency key signs, `provider` = "emergency" is added. Places of the log stay outside it, so that a restored log gives
+/// the same hashes.
 /// Requires: records in partition order.  Pure.
 ChainStep fold_audit_record(const RecordView& record, const std::optional<WriterStamp>& stamp, ChainState& state);
 
