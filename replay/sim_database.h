@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ namespace assay::replay {
 struct SimDatabase {
   std::vector<streams::SignedRow> rows;
   processors::ChainState head;
-  int64_t epoch = 0;  // of the writer that took over last
+  std::optional<processors::ChainState> signed_state;  // where the signed rows end, while others wait behind them
+  int64_t epoch = 0;                                   // of the writer that took over last
 };
 
 /// A process' connection.

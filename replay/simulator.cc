@@ -93,7 +93,7 @@ class World {
     SimProcess process;
     std::unique_ptr<streams::Log> log;
     std::unique_ptr<streams::AuditSink> sink;
-    std::unique_ptr<streams::Signer> signer;
+    std::shared_ptr<streams::Signer> signer;
     std::unique_ptr<streams::AuditProjector> projector;
     std::unique_ptr<streams::Pipeline> pipeline;
     std::atomic<bool> stop{false};
@@ -254,7 +254,7 @@ class World {
         if (!stamp) return std::nullopt;
         return processors::WriterStamp{std::string(stamp->writer), static_cast<uint64_t>(stamp->n)};
       };
-      life.projector = std::make_unique<streams::AuditProjector>(*life.log, *life.sink, *life.signer, std::move(o), life.process);
+      life.projector = std::make_unique<streams::AuditProjector>(*life.log, *life.sink, life.signer, std::move(o), life.process);
       return life.projector->run(stop);
     };
     projection.position = [&life] { return life.projector ? life.projector->position() : Offset(-1); };
@@ -550,7 +550,7 @@ class World {
     for (const auto& node : nodes_)
       if (node->life != nullptr && node->life->projector != nullptr) stored = std::max(stored, node->life->projector->position());
     ask(audit, stored);
-    return done;
+    return done && !database_.signed_state;
   }
 
   std::vector<streams::TaskView> halts() const {

@@ -19,6 +19,7 @@ constexpr std::string_view kFormat = "assay-audit-archive/1";
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kSignersName = "signers.json";
 constexpr std::string_view kRowsFolder = "audit-events";
+constexpr std::string_view kStagedHeadName = "head.json";
 constexpr size_t kLinesPerBlock = 512;
 
 Error bad_manifest(std::string_view what) { return {Errc::kCorrupt, "reading a manifest: " + std::string(what)}; }
@@ -37,6 +38,21 @@ std::string file_name(const std::string& folder, int64_t first, int64_t last) {
 }
 
 std::string folder_part(const std::string& name) { return name.substr(0, name.rfind('/') + 1); }
+
+std::string staging_of(std::string dir) {
+  while (dir.size() > 1 && dir.ends_with('/')) dir.pop_back();
+  return dir + "-staging";
+}
+
+/// What a staging directory says of the chain; nothing: no row waits there. Errors: kCorrupt.
+Result<std::optional<ChainState>> read_staged_head(const std::string& dir) {
+  Result<MappedFile> file = MappedFile::open(staging_of(dir) + "/" + std::string(kStagedHeadName));
+  if (!file && file.error().code == Errc::kNotFound) return std::optional<ChainState>();
+  if (!file) return file.error();
+  TRY_ASSIGN(Json document, parse_json(file->bytes()));
+  TRY_ASSIGN(ChainState state, processors::chain_state_from_json(document));
+  return std::optional(std::move(state));
+}
 
 /// Rows on their way into one file.
 struct Chunk {
@@ -132,7 +148,6 @@ class ArchiveSink : public AuditSink {
   std::string describe() const override { return "archive in " + dir_; }
 
   Result<ChainState> take_over(const SignerKey& signer) override {
-    CHECK(signer == signer_->key());
     Result<ArchiveManifest> manifest = read_archive_manifest(dir_);
     if (manifest) {
       manifest_ = std::move(manifest).value();
@@ -147,10 +162,46 @@ class ArchiveSink : public AuditSink {
     }
     TRY(remove_leftovers());
     TRY(note_signer(signer));
-    return manifest_.head;
+    TRY_ASSIGN(staged_, read_staged_head(dir_));
+    if (staged_ && staged_->sequence <= manifest_.head.sequence) staged_.reset();  // all of them were signed
+    TRY(remove_staged_rows());
+    return staged_.value_or(manifest_.head);
   }
 
+  std::optional<ChainState> signed_state() const override { return staged_ ? std::optional(manifest_.head) : std::nullopt; }
+
+  void use_signer(std::shared_ptr<Signer> signer) override { signer_ = std::move(signer); }
+
   Result<void> append(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    CHECK(!staged_);
+    return extend(rows, before, after);
+  }
+
+  Result<void> stage(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    if (staged_ == after) return {};  // stored when it was called before
+    if (rows.empty() && !staged_) return extend(rows, before, after);
+    CHECK(staged_.value_or(manifest_.head) == before);
+    std::string text;
+    for (const SignedRow& row : rows) text += audit_line(row) + '\n';
+    if (!rows.empty())
+      TRY(write_file(staging_of(dir_), staged_name(rows.front().row.sequence, rows.back().row.sequence), text, options_.sync));
+    TRY(archive_.step("stage"));
+    TRY(replace_file(staging_of(dir_), std::string(kStagedHeadName), canonical(processors::chain_state_to_json(after)) + "\n",
+                     options_.sync));
+    staged_ = after;
+    return {};
+  }
+
+  Result<void> sign(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    const bool last = staged_ && after.sequence == staged_->sequence;
+    if (manifest_.head.sequence < after.sequence) TRY(extend(rows, before, last ? *staged_ : after));
+    if (last) staged_.reset();
+    return remove_staged_rows();
+  }
+
+ private:
+  /// Puts signed rows behind those that are there.
+  Result<void> extend(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) {
     if (manifest_.head == after) return {};  // stored when it was called before
     CHECK(manifest_.head == before);
     Cutter cutter(options_);
@@ -165,7 +216,13 @@ class ArchiveSink : public AuditSink {
       next.files.push_back(std::move(file));
     }
     next.head = after;
-    TRY(archive_.publish(next, *signer_));
+    if (after.control.keys != manifest_.head.control.keys || registry_.find(signer_->key().signer_id) == nullptr) {
+      if (registry_.find(signer_->key().signer_id) == nullptr && !after.control.keys.contains(signer_->key().signer_id))
+        TRY(registry_.add({signer_->key(), {}, {}, false}));
+      TRY(publish_with_registry(next, after.control));
+    } else {
+      TRY(archive_.publish(next, *signer_));
+    }
     manifest_ = std::move(next);
     for (const std::string& name : merged) {
       TRY(archive_.step("remove " + name));
@@ -174,7 +231,26 @@ class ArchiveSink : public AuditSink {
     return {};
   }
 
- private:
+  static std::string staged_name(int64_t first, int64_t last) {
+    std::string name = file_name("", first, last);
+    return name.substr(0, name.size() - 3);  // plain text: a person may want to look
+  }
+
+  /// Removes staged files whose rows have all been signed, and what a crash left behind.
+  Result<void> remove_staged_rows() const {
+    const std::string dir = staging_of(dir_);
+    Result<std::vector<std::string>> names = list_files(dir);
+    if (!names) return names.error().code == Errc::kNotFound ? Result<void>() : names.error();
+    for (const std::string& name : *names) {
+      if (name == kStagedHeadName || name.starts_with(kSignersName)) continue;
+      const size_t dash = name.find('-');
+      const int64_t last = dash == name.npos ? 0 : std::strtoll(name.c_str() + dash + 1, nullptr, 10);
+      const int64_t first = std::strtoll(name.c_str(), nullptr, 10);
+      if (!staged_ || last <= manifest_.head.sequence || first > staged_->sequence) TRY(remove_file(dir, name));
+    }
+    return staged_ ? Result<void>() : remove_file(dir, std::string(kStagedHeadName));
+  }
+
   /// Takes the files before the chunk into it while they are no larger than it: each row is rewritten a few times at most,
   /// and a day ends up with few files, whatever the size of the batches.
   Result<void> merge_small_files(Chunk& chunk, ArchiveManifest& next, std::vector<std::string>& merged) {
@@ -225,37 +301,51 @@ class ArchiveSink : public AuditSink {
     return {};
   }
 
-  /// A crash may have left a registry that is one signer (ours) ahead of the manifest; any other difference is tampering.
-  Result<void> refuse_foreign_registry(const SignerRegistry& registry, std::string_view text, const SignerKey& signer) const {
-    if (to_hex(as_bytes(sha256(text))) == manifest_.signers_sha256) return {};
-    SignerRegistry before;
-    for (const auto& [id, entry] : registry.entries())
-      if (entry.key != signer) TRY(before.add(entry));
-    if (to_hex(as_bytes(sha256(before.to_json()))) == manifest_.signers_sha256) return {};
+  /// The text of signers.json that the manifest stands for. A crash may have left one that is ahead of it, with the one before put
+  /// aside; any other difference is tampering.
+  Result<std::string> registry_text() const {
+    for (const std::string& dir : {dir_, staging_of(dir_)}) {
+      Result<MappedFile> file = MappedFile::open(dir + "/" + std::string(kSignersName));
+      if (!file && file.error().code != Errc::kNotFound) return file.error();
+      if (file && to_hex(as_bytes(sha256(file->bytes()))) == manifest_.signers_sha256) return std::string(file->bytes());
+    }
     return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": the SHA-256 of signers.json is not the manifest's"};
+  }
+
+  /// Replaces signers.json and publishes the manifest that stands for it; until then the one before lies aside.
+  Result<void> publish_with_registry(ArchiveManifest& next, const processors::AuditControl& control) {
+    const std::string aside = staging_of(dir_);
+    if (Result<MappedFile> file = MappedFile::open(dir_ + "/" + std::string(kSignersName));
+        file && to_hex(as_bytes(sha256(file->bytes()))) == manifest_.signers_sha256)
+      TRY(replace_file(aside, std::string(kSignersName), file->bytes(), options_.sync));
+    TRY(archive_.write_signers(standing_registry(registry_, control), next));
+    TRY(archive_.publish(next, *signer_));
+    return remove_file(aside, std::string(kSignersName));
   }
 
   /// Sees to it that the registry has the signer, and that the manifest at hand is one this registry stands for.
   Result<void> note_signer(const SignerKey& signer) {
-    SignerRegistry registry;
+    registry_ = {};
     Result<MappedFile> file = MappedFile::open(dir_ + "/" + std::string(kSignersName));
-    if (file) {
-      TRY_ASSIGN(registry, SignerRegistry::parse(file->bytes()));
-    } else if (file.error().code != Errc::kNotFound || !manifest_.files.empty()) {
+    if (!file && (file.error().code != Errc::kNotFound || !manifest_.files.empty()))
       return Error{Errc::kIncomplete, "continuing the chain in " + dir_ + ": " + file.error().message};
-    }
     if (!manifest_.signature.empty()) {
-      TRY(refuse_foreign_registry(registry, file ? file->bytes() : std::string_view{}, signer));
-      if (auto fault = registry.check(manifest_.signer.signer_id, std::max<int64_t>(manifest_.head.sequence, 1), manifest_.digest(),
-                                      manifest_.signature))
+      TRY_ASSIGN(std::string held, registry_text());
+      TRY_ASSIGN(SignerRegistry found, SignerRegistry::parse(held));
+      for (const auto& [id, entry] : found.entries()) TRY(registry_.add({entry.key, {}, {}, false}));
+      if (auto fault = standing_registry(registry_, manifest_.head.control)
+                           .check(manifest_.signer.signer_id, std::max<int64_t>(manifest_.head.sequence, 1), manifest_.digest(),
+                                  manifest_.signature))
         return Error{Errc::kTampered, "continuing the chain in " + dir_ + ": manifest.json: " + *fault};
+    } else if (file) {
+      TRY_ASSIGN(registry_, SignerRegistry::parse(file->bytes()));
     }
-    const SignerEntry* known = registry.find(signer.signer_id);
-    if (known == nullptr || known->key != signer) TRY(registry.add({signer, {}, {}, false}));
-    const std::string text = registry.to_json();
+    const SignerEntry* known = registry_.find(signer.signer_id);
+    if (known == nullptr || known->key != signer) TRY(registry_.add({signer, {}, {}, false}));
+    const SignerRegistry whole = standing_registry(registry_, manifest_.head.control);
+    const std::string text = whole.to_json();
     if (file && file->bytes() == text && manifest_.signers_sha256 == to_hex(as_bytes(sha256(text)))) return {};
-    TRY(archive_.write_signers(registry, manifest_));
-    return archive_.publish(manifest_, *signer_);
+    return publish_with_registry(manifest_, manifest_.head.control);
   }
 
   std::string dir_;
@@ -264,6 +354,8 @@ class ArchiveSink : public AuditSink {
   DirectoryLock lock_;
   Archive archive_;
   ArchiveManifest manifest_;
+  std::optional<ChainState> staged_;  // where the chain stands when rows wait for their signatures
+  SignerRegistry registry_;           // the keys, without what events say of them
 };
 
 /// Gives the lines of the files that a manifest names, one file in memory at a time.
@@ -381,6 +473,14 @@ Result<ArchiveManifest> read_archive_manifest(const std::string& dir) {
   if (!manifest)
     return Error{manifest.error().code, manifest.error().message + " (" + dir + "/" + std::string(kManifestName) + ")"};
   return manifest;
+}
+
+Result<ChainState> read_archive_head(const std::string& dir) {
+  TRY_ASSIGN(std::optional<ChainState> staged, read_staged_head(dir));
+  Result<ArchiveManifest> manifest = read_archive_manifest(dir);
+  if (!manifest && (manifest.error().code != Errc::kIncomplete || !staged)) return manifest.error();
+  if (staged && (!manifest || staged->sequence > manifest->head.sequence)) return std::move(*staged);
+  return manifest->head;
 }
 
 Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer,

@@ -5,7 +5,11 @@
 //   DIR/manifest.json                                      every file with count, bytes, hashes; the head; signed
 //
 // A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the
-// new.
+// new. Rows that wait for their signatures lie beside it and are no part of it:
+//
+//   DIR-staging/<first>-<last>.jsonl                       such rows, their signatures empty
+//   DIR-staging/head.json                                  where the chain stands with them
+//   DIR-staging/signers.json                               while the registry is being replaced: the one before
 #pragma once
 
 #include <functional>
@@ -56,6 +60,9 @@ struct ArchiveOptions {
 /// Errors: kRefused (another process writes there).
 Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std::shared_ptr<Signer> signer,
                                                      const ArchiveOptions& options = {});
+
+/// Where the chain of an archive stands with the rows that wait beside it. Errors: as read_archive_manifest().
+Result<processors::ChainState> read_archive_head(const std::string& dir);
 
 /// Opens an archive to read its chain. Errors: kIncomplete (no manifest), kCorrupt.
 Result<StoredChain> open_archive_chain(const std::string& dir);

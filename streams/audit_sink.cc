@@ -93,4 +93,18 @@ Result<SignedRow> parse_audit_line(std::string_view line, Json* payload_document
   return out;
 }
 
+SignerRegistry standing_registry(SignerRegistry base, const processors::AuditControl& control) {
+  for (const auto& [id, standing] : control.keys) {
+    SignerEntry entry{standing.key, standing.first_sequence, standing.last_sequence, standing.revoked};
+    entry.revoked_reason = standing.revoked_reason;
+    entry.attested_through = standing.attested_by > 0 ? standing.attested_through : 0;
+    entry.attested_by = standing.attested_by;
+    entry.provider = standing.provider;
+    if (const SignerEntry* known = base.find(id))
+      entry.key = known->key.public_key == entry.key.public_key ? known->key : entry.key;
+    (void)base.put(std::move(entry));
+  }
+  return base;
+}
+
 }  // namespace assay::streams

@@ -14,8 +14,8 @@ namespace assay::streams {
 
 struct SignedRow {
   processors::AuditRow row;
-  std::string signature;  // base64
-  std::string signer_kid;
+  std::string signature;   // base64; empty: it waits for one
+  std::string signer_kid;  // of a row that waits: the key that was in use when it was made
 };
 
 class AuditSink {
@@ -27,12 +27,28 @@ class AuditSink {
   /// Errors: kUnreachable (try again), kRefused (another process holds the directory, schema too new, signer id taken), kCorrupt.
   virtual Result<processors::ChainState> take_over(const SignerKey& signer) = 0;
 
+  /// Where the rows end that have their signatures, when others wait behind them; nothing: none waits. After take_over().
+  virtual std::optional<processors::ChainState> signed_state() const = 0;
+
   /// Stores the rows between two states, as one. May be called again with the same arguments after kUnreachable: what was
   /// stored is found and not stored twice.
-  /// Requires: rows are those between `before` and `after`; none at all just moves next_offset.
+  /// Requires: rows are those between `before` and `after`; none at all just moves next_offset. Each has its signature, and no row
+  /// waits for one.
   /// Errors: kFenced (stop), kUnreachable (call again), kCorrupt and kUnexpected (a person must look).
   virtual Result<void> append(std::span<const SignedRow> rows, const processors::ChainState& before,
                               const processors::ChainState& after) = 0;
+
+  /// The same for rows without signatures: they count, and nobody sees them, nor what follows them, until they have one.
+  virtual Result<void> stage(std::span<const SignedRow> rows, const processors::ChainState& before,
+                             const processors::ChainState& after) = 0;
+
+  /// Gives staged rows their signatures: the oldest that wait, those between the signed state `before` and `after`. May be called
+  /// again like append().
+  virtual Result<void> sign(std::span<const SignedRow> rows, const processors::ChainState& before,
+                            const processors::ChainState& after) = 0;
+
+  /// From now on what the sink itself signs is signed by this. For sinks whose form is signed as a whole.
+  virtual void use_signer(std::shared_ptr<Signer>) {}
 };
 
 /// One stored row as an archive has it: a line of canonical JSON, without newline, and where it was found.
@@ -52,11 +68,15 @@ std::string audit_line(const SignedRow& row);
 /// that of a row, is read as well, and the flag says so. Errors: kCorrupt, naming the member.
 Result<SignedRow> parse_audit_line(std::string_view line, Json* payload = nullptr, bool* canonical_text = nullptr);
 
+/// What the registry says when the chain's own events have been heard: bounds, revocations, keys that are to come. A key of an
+/// event that is none is left out: it signs nothing.
+SignerRegistry standing_registry(SignerRegistry base, const processors::AuditControl& control);
+
 /// A chain to read: its lines, what its head says, and the keys that came with it.
 struct StoredChain {
   LineSource lines;
-  processors::ChainState head;
-  bool complete = true;  // the lines reach the head; else rows wait for their signatures
+  processors::ChainState head;  // of the rows that are signed
+  bool complete = true;         // the lines reach the head
   SignerRegistry signers;
 };
 

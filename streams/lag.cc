@@ -43,8 +43,8 @@ WallTime unchanged_since(std::span<const LagSample> history) {
 }  // namespace
 
 std::string_view lag_state_name(LagState state) {
-  static constexpr std::string_view kNames[] = {"ok",      "catching up", "falling behind", "stalled",
-                                                "stopped", "rewound",     "at risk of loss"};
+  static constexpr std::string_view kNames[] = {"ok",      "catching up", "falling behind",  "stalled",
+                                                "stopped", "rewound",     "at risk of loss", "paused"};
   return kNames[static_cast<size_t>(state)];
 }
 
@@ -54,6 +54,7 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
   sample.running = target.running;
   sample.retention_ms = target.retention_ms;
   sample.waits_ms = target.waits_ms;
+  sample.paused = target.paused;
   // The committed offset first: were the end read before it, a commit in between would lie past the end.
   sample.committed = target.position;
   if (!sample.committed) {
@@ -130,6 +131,7 @@ LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules) 
     return verdict(LagState::kOk, "the first unprocessed record is " + duration_text(now.time_behind_ms) + " old, within " +
                                       duration_text(rules.ok_ms + now.waits_ms));
 
+  if (!now.paused.empty()) return verdict(LagState::kPaused, "it is meant to wait: " + now.paused);
   const std::string waiting = std::to_string(now.records_behind) + (now.records_behind == 1 ? " record waits" : " records wait");
   if (now.running == false) return verdict(LagState::kStopped, "no task runs and " + waiting);
   int64_t unchanged_ms = now.at - unchanged_since(history);

@@ -17,10 +17,10 @@
 
 namespace assay::streams {
 
-enum class LagState : uint8_t { kOk, kCatchingUp, kFallingBehind, kStalled, kStopped, kRewound, kAtRiskOfLoss };
+enum class LagState : uint8_t { kOk, kCatchingUp, kFallingBehind, kStalled, kStopped, kRewound, kAtRiskOfLoss, kPaused };
 std::string_view lag_state_name(
-    LagState state);  // "ok" "catching up" "falling behind" "stalled" "stopped" "rewound" "at risk of loss"
-constexpr bool is_healthy(LagState s) { return s == LagState::kOk || s == LagState::kCatchingUp; }
+    LagState state);  // "ok" "catching up" "falling behind" "stalled" "stopped" "rewound" "at risk of loss" "paused"
+constexpr bool is_healthy(LagState s) { return s == LagState::kOk || s == LagState::kCatchingUp || s == LagState::kPaused; }
 
 /// One group on one partition, and what the asker knows about it.
 struct LagTarget {
@@ -29,6 +29,7 @@ struct LagTarget {
   std::optional<Offset> position;  // overrides the group's committed offset (the projector's place is in PostgreSQL)
   std::optional<bool> running;     // whether its task runs; nullopt: not known here
   int64_t retention_ms = -1;       // of the topic; -1: for ever
+  std::string paused = {};         // why somebody wants it to wait; empty: nobody does
   int64_t waits_ms = 0;            // how long a record may wait by design
   /// What the one who processes it holds and has not finished, so that the log need not be read again: `position` is then where
   /// its finished part ends.
@@ -50,6 +51,7 @@ struct LagSample {
   int64_t time_behind_ms = 0;       // at − timestamp of the first unprocessed record, never below 0; 0 when there is none
   std::optional<bool> running;
   int64_t retention_ms = -1;
+  std::string paused = {};
   int64_t waits_ms = 0;  // how long a record may wait by design
 
   /// Until retention takes the first unprocessed record; never below 0. Nothing: there is none, or it is kept for ever.
@@ -86,8 +88,8 @@ struct LagVerdict {
 };
 
 /// Says what the samples mean. Pure. Requires: at least one sample, in rising time; the last one is judged.
-/// First that holds: at risk of loss, rewound, ok, stopped, stalled, catching up, falling behind. One sample alone shows no trend:
-/// beyond ok_ms it is "falling behind" until a second one shows progress.
+/// First that holds: at risk of loss, rewound, ok, paused, stopped, stalled, catching up, falling behind. One sample alone shows no
+/// trend: beyond ok_ms it is "falling behind" until a second one shows progress.
 LagVerdict judge_lag(std::span<const LagSample> history, const LagRules& rules = {});
 
 struct LagRow {

@@ -492,6 +492,7 @@ Result<bool> Pipeline::caught_up() {
         std::lock_guard lock(mutex_);
         owned = !driver->running.empty();
       }
+      if (owned && projection_->held && projection_->held()) continue;
       Offset done(-1);
       if (owned) {
         done = projection_->position();

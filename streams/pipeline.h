@@ -23,6 +23,7 @@ struct Projection {
   std::function<Result<void>(const Membership* member, const std::atomic<bool>& stop)> run;
   std::function<Offset()> position;      // everything before it is stored; negative: not known yet
   std::function<std::string()> trouble;  // why it waits and tries again; empty: it does not
+  std::function<bool()> held = {};       // whether somebody wants it to wait where it is
 };
 
 struct PipelineOptions {

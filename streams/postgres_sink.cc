@@ -59,6 +59,10 @@ auto guarded(const std::string& attempt, F&& f) -> decltype(f()) {
     return error(Errc::kUnreachable, e.what());
   } catch (const pqxx::broken_connection& e) {
     return error(Errc::kUnreachable, e.what());
+  } catch (const pqxx::insufficient_privilege& e) {
+    return Error{Errc::kRefused,
+                 attempt + ": the database role may not do that (" + first_line(e.what()) +
+                     "); deploy/audit_roles.sql says which rights it needs, and `assay audit migrate` is for the owner"};
   } catch (const pqxx::sql_error& e) {
     const std::string& state = e.sqlstate();
     // Connection, resources, operator intervention, lock waits, serialization, a standby: another try may succeed.
@@ -73,7 +77,21 @@ auto guarded(const std::string& attempt, F&& f) -> decltype(f()) {
   }
 }
 
+/// Whether every migration of this binary, and no other, was applied with this text.
+bool up_to_date(pqxx::connection& connection) {
+  pqxx::work tx(connection);
+  // Not by to_regclass: what it does not find, the session would go on not finding behind the lock of migrate().
+  if (!tx.exec1("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'assay_migrations' AND pg_table_is_visible(oid))")[0]
+           .as<bool>())
+    return false;
+  const pqxx::result applied = tx.exec("SELECT sha256 FROM assay_migrations ORDER BY version");
+  return std::ranges::equal(applied, migrations(), [](const pqxx::row& row, const Migration& migration) {
+    return row[0].as<std::string>() == to_hex(as_bytes(sha256(migration.sql)));
+  });
+}
+
 Result<void> migrate(pqxx::connection& connection, const std::string& where) {
+  if (up_to_date(connection)) return {};
   pqxx::work tx(connection);
   tx.exec("SELECT pg_advisory_xact_lock(" + std::to_string(kMigrationLock) + ")");
   if (tx.exec1("SELECT to_regclass('assay_migrations') IS NULL")[0].as<bool>())
@@ -124,9 +142,11 @@ class PostgresSink : public AuditSink {
       TRY(open());
       TRY(migrate(*connection_, where_));
       pqxx::work tx(*connection_);
-      const pqxx::row head =
-          tx.exec1("UPDATE audit_chain_head SET epoch = epoch + 1 RETURNING epoch, next_offset, state::text AS state");
+      const pqxx::row head = tx.exec1(
+          "UPDATE audit_chain_head SET epoch = epoch + 1 RETURNING epoch, next_offset, state::text AS state, "
+          "signed_state::text AS signed_state");
       TRY_ASSIGN(ChainState state, read_state(head, where_));
+      TRY_ASSIGN(std::optional<ChainState> signed_state, read_signed_state(head));
       const pqxx::result clash = tx.exec_params(
           "SELECT signer_id FROM audit_signers WHERE (signer_id = $1) <> (public_key = $2 AND algorithm = $3) LIMIT 1",
           signer.signer_id, signer.public_key, signer.algorithm);
@@ -138,27 +158,77 @@ class PostgresSink : public AuditSink {
                      signer.signer_id, signer.public_key, signer.algorithm);
       tx.commit();
       epoch_ = head["epoch"].as<int64_t>();
+      signed_state_ = std::move(signed_state);
       return state;
     }));
   }
 
+  std::optional<ChainState> signed_state() const override { return signed_state_; }
+
   Result<void> append(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
-    CHECK(epoch_ > 0 && before.next_offset < after.next_offset);
-    return dropping_connection(guarded("appending to the audit chain in " + where_, [&]() -> Result<void> {
+    return store("appending to", rows, before, after, false);
+  }
+
+  Result<void> stage(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    return store("staging rows of", rows, before, after, !rows.empty());
+  }
+
+  Result<void> sign(std::span<const SignedRow> rows, const ChainState& before, const ChainState& after) override {
+    CHECK(epoch_ > 0 && before.sequence < after.sequence && std::ssize(rows) == after.sequence - before.sequence);
+    return dropping_connection(guarded("signing rows of the audit chain in " + where_, [&]() -> Result<void> {
       TRY(open());
       pqxx::work tx(*connection_);
       const std::string state = canonical(processors::chain_state_to_json(after));
-      const pqxx::result moved =
-          tx.exec_params("UPDATE audit_chain_head SET next_offset = $1, state = $2 WHERE epoch = $3 AND next_offset = $4",
-                         after.next_offset.value, state, epoch_, before.next_offset.value);
-      if (moved.affected_rows() == 0) return fenced_or_done(tx, state);
-      if (!rows.empty()) copy(tx, rows);
+      // When the last row that waits is signed, nothing is left to remember.
+      const pqxx::result moved = tx.exec_params(
+          "UPDATE audit_chain_head SET signed_sequence = CASE WHEN $1::bigint < (state->>'sequence')::bigint THEN $1::bigint END, "
+          "signed_state = CASE WHEN $1::bigint < (state->>'sequence')::bigint THEN $2::json END "
+          "WHERE epoch = $3 AND signed_sequence = $4",
+          after.sequence, state, epoch_, before.sequence);
+      if (moved.affected_rows() == 0) {
+        const pqxx::row head = tx.exec1(
+            "SELECT epoch, COALESCE(signed_sequence, (state->>'sequence')::bigint) AS signed FROM audit_chain_head FOR UPDATE");
+        if (head["epoch"].as<int64_t>() == epoch_ && head["signed"].as<int64_t>() >= after.sequence) return {};
+        return fenced("signing rows of", head);
+      }
+      copy_signatures(tx, rows);
       tx.commit();
       return {};
     }));
   }
 
  private:
+  Result<void> store(const std::string& attempt, std::span<const SignedRow> rows, const ChainState& before, const ChainState& after,
+                     bool staged) {
+    CHECK(epoch_ > 0 && before.next_offset < after.next_offset);
+    return dropping_connection(guarded(attempt + " the audit chain in " + where_, [&]() -> Result<void> {
+      TRY(open());
+      pqxx::work tx(*connection_);
+      const std::string state = canonical(processors::chain_state_to_json(after));
+      const std::string set = "UPDATE audit_chain_head SET next_offset = $1, state = $2";
+      const std::string where = " WHERE epoch = $3 AND next_offset = $4";
+      const pqxx::result moved =
+          staged ? tx.exec_params(set +
+                                      ", signed_sequence = COALESCE(signed_sequence, $5), "
+                                      "signed_state = COALESCE(signed_state, $6)" +
+                                      where,
+                                  after.next_offset.value, state, epoch_, before.next_offset.value, before.sequence,
+                                  canonical(processors::chain_state_to_json(before)))
+                 : tx.exec_params(set + where, after.next_offset.value, state, epoch_, before.next_offset.value);
+      if (moved.affected_rows() == 0) return fenced_or_done(attempt, tx, state);
+      if (!rows.empty()) copy(tx, rows);
+      tx.commit();
+      return {};
+    }));
+  }
+
+  Result<std::optional<ChainState>> read_signed_state(const pqxx::row& head) const {
+    if (head["signed_state"].is_null()) return std::optional<ChainState>();
+    TRY_ASSIGN(Json document, parse_json(head["signed_state"].as<std::string>()));
+    TRY_ASSIGN(ChainState state, processors::chain_state_from_json(document));
+    return std::optional(std::move(state));
+  }
+
   Result<void> open() {
     if (connection_ != nullptr) return {};
     connection_ = connect(url_);
@@ -179,11 +249,15 @@ class PostgresSink : public AuditSink {
 
   /// The head was not where we left it: either a COMMIT whose answer was lost did happen, or somebody else took over.
   /// FOR UPDATE waits for the backend of the lost answer, should it still be at work.
-  Result<void> fenced_or_done(pqxx::work& tx, const std::string& state) {
+  Result<void> fenced_or_done(const std::string& attempt, pqxx::work& tx, const std::string& state) {
     const pqxx::row head = tx.exec1("SELECT epoch, state::text AS state FROM audit_chain_head FOR UPDATE");
     if (head["epoch"].as<int64_t>() == epoch_ && head["state"].as<std::string>() == state) return {};
-    return Error{Errc::kFenced, "appending to the audit chain in " + where_ + ": epoch " + head["epoch"].as<std::string>() +
-                                    " took over from epoch " + std::to_string(epoch_)};
+    return fenced(attempt, head);
+  }
+
+  Error fenced(const std::string& attempt, const pqxx::row& head) const {
+    return {Errc::kFenced, attempt + " the audit chain in " + where_ + ": epoch " + head["epoch"].as<std::string>() +
+                               " took over from epoch " + std::to_string(epoch_)};
   }
 
   static void copy(pqxx::work& tx, std::span<const SignedRow> rows) {
@@ -201,8 +275,19 @@ class PostgresSink : public AuditSink {
       const std::string prev = row.prev_hash ? to_hex(as_bytes(*row.prev_hash)) : std::string();
       stream << std::make_tuple(row.sequence, row.id, row.event_type, format_rfc3339_us(row.created_at_us), row.payload,
                                 row.prev_hash ? prev.c_str() : static_cast<const char*>(nullptr), to_hex(as_bytes(row.hash)),
-                                one.signature, one.signer_kid);
+                                one.signature.empty() ? static_cast<const char*>(nullptr) : one.signature.c_str(), one.signer_kid);
     }
+    stream.complete();
+  }
+
+  static void copy_signatures(pqxx::work& tx, std::span<const SignedRow> rows) {
+#if PQXX_VERSION_MAJOR >= 7
+    auto stream = pqxx::stream_to::table(tx, {"audit_signatures"}, {"sequence", "signature", "signer_kid"});
+#else
+    static const std::vector<std::string> kColumns = {"sequence", "signature", "signer_kid"};
+    pqxx::stream_to stream(tx, "audit_signatures", kColumns);
+#endif
+    for (const SignedRow& one : rows) stream << std::make_tuple(one.row.sequence, one.signature, one.signer_kid);
     stream.complete();
   }
 
@@ -210,7 +295,16 @@ class PostgresSink : public AuditSink {
   std::string where_;
   std::unique_ptr<pqxx::connection> connection_;
   int64_t epoch_ = 0;
+  std::optional<ChainState> signed_state_;  // when it was taken over
 };
+
+/// The keys of the chain as its head has them.
+Result<SignerRegistry> read_signers(pqxx::transaction_base& tx, const processors::AuditControl& control) {
+  SignerRegistry signers;
+  for (const pqxx::row& row : tx.exec("SELECT signer_id, public_key, algorithm FROM audit_signers ORDER BY signer_id"))
+    TRY(signers.add({{row[0].as<std::string>(), row[1].as<std::string>(), row[2].as<std::string>()}, {}, {}, false}));
+  return standing_registry(std::move(signers), control);
+}
 
 /// "2026-05-01 12:00:00.12+00", as PostgreSQL prints it in UTC, in the form of an archive's lines. What is not of that form
 /// (infinity, a year beyond 9999) stays as it is, for the verifier to refuse.
@@ -305,12 +399,14 @@ Result<StoredChain> open_database_chain(const std::string& url) {
   return guarded("reading the audit chain in " + where, [&]() -> Result<StoredChain> {
     auto lines = std::make_shared<DatabaseLines>(connect(url), where);
     StoredChain chain;
-    TRY_ASSIGN(chain.head,
-               read_state(lines->snapshot().exec1("SELECT next_offset, state::text AS state FROM audit_chain_head"), where));
-    chain.complete = lines->snapshot().exec1("SELECT NOT EXISTS (SELECT FROM audit_log WHERE signature IS NULL)")[0].as<bool>();
-    for (const pqxx::row& row :
-         lines->snapshot().exec("SELECT signer_id, public_key, algorithm FROM audit_signers ORDER BY signer_id"))
-      TRY(chain.signers.add({{row[0].as<std::string>(), row[1].as<std::string>(), row[2].as<std::string>()}, {}, {}, false}));
+    const pqxx::row head = lines->snapshot().exec1(
+        "SELECT next_offset, state::text AS state, signed_state::text AS signed_state FROM audit_chain_head");
+    TRY_ASSIGN(chain.head, read_state(head, where));
+    TRY_ASSIGN(chain.signers, read_signers(lines->snapshot(), chain.head.control));
+    if (!head["signed_state"].is_null()) {
+      TRY_ASSIGN(Json signed_state, parse_json(head["signed_state"].as<std::string>()));
+      TRY_ASSIGN(chain.head, processors::chain_state_from_json(signed_state));
+    }
     chain.lines = [lines] { return lines->next(); };
     return chain;
   });
@@ -328,6 +424,7 @@ Result<DatabaseHead> read_database_head(const std::string& url) {
     TRY_ASSIGN(head.state, read_state(row, where));
     head.signed_through = row["signed_through"].as<int64_t>();
     head.epoch = row["epoch"].as<int64_t>();
+    TRY_ASSIGN(head.signers, read_signers(tx, head.state.control));
     return head;
   });
 }

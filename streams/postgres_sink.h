@@ -9,8 +9,10 @@
 
 namespace assay::streams {
 
-/// Brings the schema to what this binary knows; safe to run by several at once and again.
-/// Errors: kUnreachable, kRefused (the schema is newer than this binary, or an applied migration differs from ours).
+/// Brings the schema to what this binary knows; safe to run by several at once and again. A role that may only write needs a schema
+/// that is up to date: it changes nothing.
+/// Errors: kUnreachable, kRefused (the schema is newer than this binary, an applied migration differs from ours, or the role may
+/// not change it).
 Result<void> migrate_database(const std::string& url);
 
 /// Connects lazily; take_over() migrates first.
@@ -25,6 +27,7 @@ struct DatabaseHead {
   processors::ChainState state;
   int64_t signed_through = 0;  // sequence up to which audit_events shows rows
   int64_t epoch = 0;
+  SignerRegistry signers;  // with what the chain's events say of them
 };
 Result<DatabaseHead> read_database_head(const std::string& url);
 

@@ -33,6 +33,17 @@ void read_audit(Members& table, AuditSettings& audit) {
       kms.refuse("endpoint", "must be https://HOST:PORT or empty for that of the region, is " + quoted(audit.kms.endpoint));
     kms.text("credentials", audit.kms.credentials);
   });
+  table.table("emergency", [&](Members& emergency) {
+    emergency.choice("signer", audit.emergency.signer, {"", "file", "pkcs11", "proxy", "kms"});
+    emergency.text("signer_id", audit.emergency.signer_id);
+    if (audit.emergency.signer_id.empty() || audit.emergency.signer_id == audit.signer_id)
+      emergency.refuse("signer_id", "must be an id of its own, other than audit.signer_id");
+    emergency.text("place", audit.emergency.place);
+  });
+  table.table("rotation", [&](Members& rotation) {
+    rotation.duration("every", audit.rotation.every_ms);
+    rotation.duration("overlap", audit.rotation.overlap_ms);
+  });
   table.duration("sign_timeout", audit.sign_timeout_ms);
   if (audit.sign_timeout_ms < 1) table.refuse("sign_timeout", "must be longer than nothing, such as \"10s\"");
   table.count("sign_attempts", audit.sign_attempts);
@@ -75,7 +86,14 @@ Json audit_settings_to_json(const AuditSettings& audit) {
                       .set("key_id", audit.kms.key_id)
                       .set("region", audit.kms.region)
                       .set("endpoint", audit.kms.endpoint)
-                      .set("credentials", audit.kms.credentials));
+                      .set("credentials", audit.kms.credentials))
+      .set("emergency", Json::object()
+                            .set("signer", audit.emergency.signer)
+                            .set("signer_id", audit.emergency.signer_id)
+                            .set("place", audit.emergency.place))
+      .set("rotation", Json::object()
+                           .set("every", format_duration_ms(audit.rotation.every_ms))
+                           .set("overlap", format_duration_ms(audit.rotation.overlap_ms)));
 }
 
 std::vector<std::string> signer_problems(const AuditSettings& audit, bool production) {

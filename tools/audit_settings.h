@@ -33,6 +33,18 @@ struct KmsSettings {
   std::string credentials;  // file in the form of ~/.aws/credentials; empty: AWS_ACCESS_KEY_ID and its sisters
 };
 
+/// The key that stands in while the usual signer cannot be had; the services' own settings are those above.
+struct EmergencySettings {
+  std::string signer;  // "file" | "pkcs11" | "proxy" | "kms"; empty: there is none
+  std::string signer_id = "eval-audit-emergency-v1";
+  std::string place;  // file, label of the pair or KMS key; empty: the usual one of that id
+};
+
+struct RotationSettings {
+  int64_t every_ms = 0;           // how long a key signs at most; 0: nobody watches
+  int64_t overlap_ms = 86400000;  // both keys are accepted for at least so long before the new one signs
+};
+
 struct AuditSettings {
   std::string signer = "file";  // "file" | "pkcs11" | "proxy" | "kms"
   std::string signer_id = "eval-audit-signer-v1";
@@ -40,6 +52,8 @@ struct AuditSettings {
   Pkcs11Settings pkcs11;
   ProxySettings proxy;
   KmsSettings kms;
+  EmergencySettings emergency;
+  RotationSettings rotation;
   int64_t sign_timeout_ms = 10000;
   int64_t sign_attempts = 3;
   int64_t sign_threads = 4;           // calls of a remote signer at once

@@ -18,16 +18,31 @@ Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& sett
 /// The chain that the settings name, to read. Errors: kIncomplete when there is none yet.
 Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir);
 
+/// Where the chain that the settings name stands: with the rows that wait, up to where it is signed, and its keys as its own events
+/// left them. Errors: kIncomplete when there is none yet.
+struct ChainStanding {
+  processors::ChainState state;
+  int64_t signed_through = 0;
+  streams::SignerRegistry signers;
+};
+Result<ChainStanding> read_chain_standing(const Settings& settings, const std::string& data_dir);
+
+/// The signer of the key that signs where the chain stands; the configured one where it says nothing. Errors: as open_key().
+Result<std::shared_ptr<streams::Signer>> open_active_signer(const Settings& settings, const processors::AuditControl& control);
+
 /// One projector over its whole life: runs while this process owns the partition.
 class AuditProjection {
  public:
-  /// `group`: where offsets are committed for people to see; empty for a replay, which leaves no trace on the log.
-  AuditProjection(streams::Log& log, const streams::TopicNames& names, std::unique_ptr<streams::AuditSink> sink,
+  /// `group`: where offsets are committed for people to see; empty for a replay, which leaves no trace on the log and heeds no
+  /// pause.
+  AuditProjection(const Settings& settings, streams::Log& log, std::unique_ptr<streams::AuditSink> sink,
                   std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics);
   Result<void> run(const streams::Membership* member, const std::atomic<bool>& stop);
   Offset position() const;
   /// Why it waits and tries again; empty: it does not.
   std::string trouble() const;
+  /// What the chain's events say of it, as far as it is stored.
+  processors::AuditControl control() const;
   /// Brings the counters of rows up to date: asked for at each sample, and when it ends.
   void export_metrics();
   streams::Projection projection();
@@ -35,6 +50,7 @@ class AuditProjection {
  private:
   Result<void> dead_letter(const RecordView& record, Reason reason, std::string_view detail);
 
+  const Settings& settings_;
   streams::Log& log_;
   streams::TopicNames names_;
   std::unique_ptr<streams::AuditSink> sink_;

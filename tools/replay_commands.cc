@@ -127,7 +127,7 @@ Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const st
   TRY_ASSIGN(streams::OffsetRange range, log.range({names.full(Topic::kAudit), 0}));
   streams::Metrics metrics;
   // A group of its own name is never committed to: a replay leaves no trace on the live system.
-  AuditProjection audit(log, names, std::move(sink), signer, std::string(), metrics);
+  AuditProjection audit(settings, log, std::move(sink), signer, std::string(), metrics);
   std::atomic<bool> stop{false}, ended{false};
   Result<void> result;
   std::thread thread([&] {

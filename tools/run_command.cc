@@ -5,12 +5,15 @@
 #include <sstream>
 #include <thread>
 
+#include "schemas/json_parse.h"
+#include "schemas/time.h"
 #include "streams/archive_files.h"
 #include "streams/config_feed.h"
 #include "streams/http_server.h"
 #include "streams/logging.h"
 #include "streams/pipeline.h"
 #include "tools/archiving.h"
+#include "tools/audit_control.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/open_log.h"
@@ -114,6 +117,10 @@ class FrontDoor {
     endpoints.status_page = console_page();
     streams::route_operations(*server_, std::move(endpoints));
     server_->start();
+    std::filesystem::remove(control_socket_path(settings_));
+    TRY_ASSIGN(control_, streams::HttpServer::open({.unix_path = control_socket_path(settings_)}));
+    control_->route("POST", "/audit/control", [this](const streams::HttpRequest& request) { return control(request); });
+    control_->start();
     if (streams::HttpServer* server = peer_door_.server()) {
       peers_.serve(*server);
       server->start();
@@ -126,8 +133,10 @@ class FrontDoor {
     closing_ = true;
     if (sampler_.joinable()) sampler_.join();
     if (server_ != nullptr) server_->stop();
+    if (control_ != nullptr) control_->stop();
     if (streams::HttpServer* server = peer_door_.server()) server->stop();
     server_.reset();
+    control_.reset();
   }
 
   uint16_t port() const { return server_->port(); }
@@ -150,6 +159,8 @@ class FrontDoor {
     if (const Offset position = audit_.position(); position >= Offset(0)) out.audit_position = position;
     if (!settings_.archive.url.empty()) out.archive = {settings_.archive.segment_age_ms, std::nullopt};
     if (archiving_ != nullptr) out.archive->places = archiving_->places();
+    if (const processors::AuditControl control = audit_.control(); control.paused)
+      out.audit_paused = "audit pause" + (control.paused_why.empty() ? "" : ", " + control.paused_why);
     return out;
   }
 
@@ -164,6 +175,18 @@ class FrontDoor {
       rows = answer(target(), name, params);
     }
     return rows ? streams::json_response(*rows) : streams::error_response(rows.error());
+  }
+
+  /// Control events of a person who may open the socket, whose place in the log is ours alone to write while it is embedded.
+  streams::HttpResponse control(const streams::HttpRequest& request) {
+    std::vector<std::string> events;
+    if (auto body = parse_json(request.body))
+      if (const Json* list = body->find("events"); list != nullptr && list->is_array())
+        for (const Json& event : list->as_array())
+          if (event.is_string()) events.push_back(event.as_string());
+    auto done = append_control_events(log_, topic_names(settings_).full(Topic::kAudit), events);
+    return done ? streams::json_response(Json::object().set("appended", static_cast<int64_t>(events.size())))
+                : streams::error_response(done.error());
   }
 
   streams::Readiness ready() {
@@ -233,7 +256,7 @@ class FrontDoor {
   Archiving* archiving_;
   std::atomic<bool> closing_{false};
   streams::Peers peers_;
-  std::unique_ptr<streams::HttpServer> server_;
+  std::unique_ptr<streams::HttpServer> server_, control_;
   std::mutex lag_mutex_;
   streams::LagMonitor lag_;
   std::thread sampler_;
@@ -321,9 +344,17 @@ Result<int> run(Context& context, const Flags& flags) {
   if (!signer) {
     TRY_ASSIGN(signer, open_signer(settings));
   }
+  if (settings.profile == Profile::kProduction && settings.audit.signer == "file") {
+    // The guards let this pass only by somebody's leave, for a time.
+    Json leave = Json::object().set("by", settings.audit.kms_waiver_by);
+    leave.set("until", format_rfc3339_ms(settings.audit.kms_waiver_until_ms.value_or(0)));
+    const std::string event =
+        control_event("audit.kms_waiver", "user:" + settings.audit.kms_waiver_by, wall_now(), std::move(leave));
+    TRY(append_control_events(*log, topic_names(settings).full(Topic::kAudit), std::span(&event, 1)));
+  }
   TRY_ASSIGN(auto sink, open_audit_sink(settings, settings.data_dir, signer));
   const streams::TopicNames names = topic_names(settings);
-  AuditProjection audit(*log, names, std::move(sink), signer, streams::audit_group(names), metrics);
+  AuditProjection audit(settings, *log, std::move(sink), signer, streams::audit_group(names), metrics);
 
   streams::PipelineOptions options;
   options.names = names;
@@ -380,6 +411,7 @@ Result<int> run(Context& context, const Flags& flags) {
   door.close();
   archiving.reset();
   std::filesystem::remove(socket_path(settings));
+  std::filesystem::remove(control_socket_path(settings));
   TRY(std::move(result));
   if (flags.until_end && !stop_requested) {
     TRY_ASSIGN(Json accounts, account(settings, *log));

@@ -88,7 +88,7 @@ Result<std::vector<streams::LagRow>> measure_lag(const QueryTarget& target, bool
   auto add = [&](const TopicPartition& tp, const std::string& group, std::optional<Offset> position, const std::string& task) {
     std::optional<bool> running;
     if (target.running.contains(task)) running = true;
-    targets.push_back({tp, group, position, running, retention_of(tp.topic)});
+    targets.push_back({tp, group, position, running, retention_of(tp.topic), task == "audit-0" ? target.audit_paused : ""});
   };
   for (const streams::ProcessorPlan& plan : streams::topology(target.names, {}))
     for (const TopicPartition& tp : plan.input_partitions(target.names))

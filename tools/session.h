@@ -31,6 +31,7 @@ struct QueryTarget {
     std::optional<std::vector<replay::ArchivedPlace>> places;  // of the archiver in this process
   };
   std::optional<Archive> archive;  // where there is one
+  std::string audit_paused = {};         // why the projector is held; empty: it is not
 };
 
 /// Answers "scores", "scoreboard", "promotions", "allocations", "pools", "digest", "lag" or "tally". Pure over its target but for

@@ -57,7 +57,7 @@ void run(const std::string& dir, const std::string& database, int64_t count) {
   }
   FileSignerOptions signer_options;
   signer_options.path = dir + "/signer.key";
-  auto signer = must(open_file_signer(signer_options));
+  std::shared_ptr<Signer> signer = must(open_file_signer(signer_options));
   auto sink = open_postgres_sink(database);
   must(sink->take_over(signer->key()));  // migrations, before the clock starts
 
@@ -65,7 +65,7 @@ void run(const std::string& dir, const std::string& database, int64_t count) {
   options.dead_letter = [](const RecordView&, Reason, std::string_view detail) -> Result<void> {
     return Error{Errc::kUnexpected, "the chain refused an event: " + std::string(detail)};
   };
-  AuditProjector projector(*log, *sink, *signer, std::move(options));
+  AuditProjector projector(*log, *sink, signer, std::move(options));
   std::atomic<bool> stop{false};
   const auto rows_all = static_cast<double>(count);
   figure("project: log to signed rows in PostgreSQL", "rows", rows_all, measure([&] {

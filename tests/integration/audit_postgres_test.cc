@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <pqxx/pqxx>
 #include <thread>
+#include <utility>
 
 #include "streams/audit_archive.h"
 #include "streams/audit_projector.h"
@@ -172,7 +173,11 @@ std::vector<Record> slice(const std::vector<Record>& records, size_t from, size_
 
 TEST_F(AuditPostgres, MigratesOnceAndRefusesWhatItDoesNotKnow) {
   std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) threads.emplace_back([&] { EXPECT_TRUE(migrate_database(url_)); });
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      Result<void> done = migrate_database(url_);
+      EXPECT_TRUE(done) << done.error().message;
+    });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(one("SELECT count(*) FROM assay_migrations"), std::to_string(migrations().size()));
   EXPECT_TRUE(migrate_database(url_));
@@ -235,14 +240,126 @@ TEST_F(AuditPostgres, SatisfiesOutsideVerifiers) {
                 "data_type IN ('json','jsonb')"),
             "1");
   EXPECT_EQ(one("SELECT count(*) = count(DISTINCT created_at) AND bool_and(payload::jsonb IS NOT NULL) FROM audit_events"), "t");
-  // A row that waits for its signature, and what stands behind it, is staged and not seen.
+  // A signature that is gone: what stands before it is seen, and the head says that there was more.
   run("UPDATE audit_log SET signature = NULL WHERE sequence = 290");
   EXPECT_EQ(one("SELECT count(*) FROM audit_events"), "289");
   EXPECT_EQ(one("SELECT string_agg(status, ',' ORDER BY created_at) FROM (SELECT \"eventId\", status, created_at FROM "
                 "audit_staging ORDER BY created_at LIMIT 2) AS s"),
             "pending_signature,pending_predecessor");
-  EXPECT_TRUE(verify().verified()) << "the signed part stands at every instant";
   EXPECT_EQ(read_database_head(url_)->signed_through, 289);
+  EXPECT_FALSE(verify().verified());
+  EXPECT_EQ(verify().rows, 289);
+  run("UPDATE audit_log SET signature = '" + std::string(rows[289]["signature"].c_str()) + "' WHERE sequence = 290");
+  EXPECT_TRUE(verify().verified());
+  // Rows that wait for their signatures, and what stands behind them, are staged and not seen.
+  const ChainState before = state;
+  ChainState staged = state;
+  std::vector<Record> more = make_records(310, 6);
+  std::vector<SignedRow> waiting = make_rows(slice(more, 300, 310), *signer_, staged);
+  std::vector<std::string> signatures;
+  for (SignedRow& row : waiting) signatures.push_back(std::exchange(row.signature, ""));
+  ASSERT_TRUE(sink->stage(waiting, before, staged));
+  ASSERT_TRUE(sink->stage(waiting, before, staged)) << "again, after an answer that was lost";
+  EXPECT_EQ(one("SELECT count(*) FROM audit_log"), "310");
+  EXPECT_EQ(one("SELECT count(*) FROM audit_events"), "300");
+  EXPECT_EQ(one("SELECT string_agg(DISTINCT status, ',') FROM audit_staging"), "pending_signature");
+  EXPECT_EQ(one("SELECT count(*) FROM audit_staging"), "10");
+  EXPECT_TRUE(verify().verified()) << "the signed part stands at every instant";
+  EXPECT_EQ(read_database_head(url_)->signed_through, 300);
+  EXPECT_EQ(read_database_head(url_)->state, staged);
+  auto restarted = open_postgres_sink(url_);
+  EXPECT_EQ(restarted->take_over(signer_->key()).value(), staged);
+  EXPECT_EQ(restarted->signed_state(), before);
+  EXPECT_EQ(sink->sign(waiting, before, staged).error().code, Errc::kFenced) << "another one took over";
+  // Three of them are signed, then the others: the visible part ends exactly at the first row without a signature.
+  ChainState middle = before;
+  (void)make_rows(slice(more, 300, 303), *signer_, middle);
+  for (size_t i = 0; i < waiting.size(); ++i) waiting[i].signature = signatures[i];
+  for (int again = 0; again < 2; ++again) ASSERT_TRUE(restarted->sign(std::span(waiting).first(3), before, middle));
+  EXPECT_EQ(one("SELECT count(*) FROM audit_events"), "303");
+  EXPECT_EQ(one("SELECT count(*) FROM audit_staging"), "7");
+  EXPECT_TRUE(verify().verified()) << to_text(verify());
+  for (int again = 0; again < 2; ++again) ASSERT_TRUE(restarted->sign(std::span(waiting).subspan(3), middle, staged));
+  EXPECT_EQ(one("SELECT count(*) FROM audit_events"), "310");
+  EXPECT_EQ(one("SELECT count(*) FROM audit_staging"), "0");
+  EXPECT_EQ(one("SELECT signed_sequence IS NULL FROM audit_chain_head"), "t");
+  EXPECT_EQ(verify().rows, 310);
+  EXPECT_TRUE(verify().verified()) << to_text(verify());
+}
+
+TEST_F(AuditPostgres, TheApplicationOnlyAddsAndTheAuditorOnlyReads) {
+  ASSERT_TRUE(migrate_database(url_));
+  const std::string app = name_ + "_app", auditor = name_ + "_auditor";
+  const std::string script = std::string(ASSAY_SOURCE_DIR) + "/deploy/audit_roles.sql";
+  const std::string apply = "psql -q -X -v app=" + app + " -v auditor=" + auditor + " -f " + script + " '" + url_ + "'";
+  for (int again = 0; again < 2; ++again) ASSERT_EQ(std::system(apply.c_str()), 0);
+  run("ALTER ROLE " + app + " LOGIN PASSWORD 'x'; ALTER ROLE " + auditor + " LOGIN PASSWORD 'x'");
+  auto as = [&](const std::string& role) { return with_parameters(url_, "user=" + role + "&password=x"); };
+
+  // The application does its work: takes over, adds rows, stages others and signs them.
+  auto sink = open_postgres_sink(as(app));
+  Result<ChainState> taken = sink->take_over(signer_->key());
+  ASSERT_TRUE(taken) << taken.error().message;
+  ChainState state = *taken;
+  const std::vector<Record> records = make_records(30);
+  ASSERT_TRUE(append(*sink, slice(records, 0, 20), state));
+  ChainState staged = state;
+  std::vector<SignedRow> waiting = make_rows(slice(records, 20, 30), *signer_, staged);
+  std::vector<SignedRow> unsigned_rows = waiting;
+  for (SignedRow& row : unsigned_rows) row.signature.clear();
+  ASSERT_TRUE(sink->stage(unsigned_rows, state, staged));
+  ASSERT_TRUE(sink->sign(waiting, state, staged));
+  EXPECT_EQ(open_postgres_sink(as(app))->take_over(signer_->key()).value(), staged);
+
+  // The auditor reads, and proves.
+  StoredChain chain = open_database_chain(as(auditor)).value();
+  const VerifyReport report = verify_chain(chain, {}).value();
+  EXPECT_TRUE(report.verified()) << to_text(report);
+  EXPECT_EQ(report.rows, 30);
+  EXPECT_EQ(open_postgres_sink(as(auditor))->take_over(signer_->key()).error().code, Errc::kRefused);
+
+  // Neither changes, removes or empties anything, nor lets itself do so; through the views neither.
+  for (const std::string& role : {app, auditor})
+    for (const std::string& sql :
+         std::vector<std::string>{"UPDATE audit_log SET payload = payload",
+                                  "UPDATE audit_log SET signature = NULL",
+                                  "UPDATE audit_signatures SET signature = 'x'",
+                                  "UPDATE audit_signers SET public_key = 'x'",
+                                  "UPDATE audit_events SET signature = 'x'",
+                                  "UPDATE audit_staging SET status = 'x'",
+                                  "UPDATE audit_chain_head SET singleton = true",
+                                  "UPDATE assay_migrations SET sha256 = 'x'",
+                                  "DELETE FROM audit_log",
+                                  "DELETE FROM audit_signatures",
+                                  "DELETE FROM audit_signers",
+                                  "DELETE FROM audit_chain_head",
+                                  "DELETE FROM audit_events",
+                                  "DELETE FROM audit_staging",
+                                  "TRUNCATE audit_log CASCADE",
+                                  "TRUNCATE audit_signatures",
+                                  "TRUNCATE audit_signers",
+                                  "TRUNCATE audit_chain_head",
+                                  "INSERT INTO audit_events (id) VALUES ('x')",
+                                  "INSERT INTO audit_chain_head (state) VALUES ('{}')",
+                                  "INSERT INTO assay_migrations (version, name, sha256) VALUES (99, 'x', 'x')",
+                                  "CREATE TABLE mine (x int)",
+                                  "ALTER TABLE audit_log DROP COLUMN payload",
+                                  "DROP TABLE audit_log",
+                                  "DROP VIEW audit_events",
+                                  "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+                                  "SET ROLE " + std::string(one("SELECT current_user"))})
+      EXPECT_THROW(run(as(role), sql), pqxx::sql_error) << role << ": " << sql;
+  for (const char* sql : {"INSERT INTO audit_signers (signer_id, public_key, algorithm) VALUES ('x', 'x', 'ed25519')",
+                          "UPDATE audit_chain_head SET epoch = epoch + 1", "INSERT INTO audit_signatures VALUES (1, 'x', 'x')",
+                          "SELECT * FROM audit_chain_head FOR UPDATE"})
+    EXPECT_THROW(run(as(auditor), sql), pqxx::sql_error) << sql;
+
+  // A schema that is behind is the owner's to change, and the message says so.
+  run("DELETE FROM assay_migrations WHERE version = (SELECT max(version) FROM assay_migrations)");
+  Result<ChainState> behind = open_postgres_sink(as(app))->take_over(signer_->key());
+  ASSERT_FALSE(behind);
+  EXPECT_EQ(behind.error().code, Errc::kRefused) << behind.error().message;
+  run("DROP OWNED BY " + app + ", " + auditor + "; DROP ROLE " + app + ", " + auditor);
 }
 
 TEST_F(AuditPostgres, OnlyOneWrites) {
@@ -274,7 +391,7 @@ TEST_F(AuditPostgres, TwoProjectorsOneChain) {
   options.batch_rows_max = 50;
   options.dead_letter = [](const RecordView&, Reason, std::string_view) -> Result<void> { return {}; };
   auto sink_a = open_postgres_sink(url_), sink_b = open_postgres_sink(url_);
-  AuditProjector a(log, *sink_a, *signer_, options), b(log, *sink_b, *signer_, options);
+  AuditProjector a(log, *sink_a, signer_, options), b(log, *sink_b, signer_, options);
   std::atomic<bool> stop{false};
   Result<void> ended_a, ended_b;
   std::thread run_a([&] { ended_a = a.run(stop); });
@@ -403,7 +520,7 @@ TEST_F(AuditPostgres, ProjectorOutlivesKilledBackends) {
   options.retry_min = Milliseconds(5);
   options.dead_letter = [](const RecordView&, Reason, std::string_view) -> Result<void> { return {}; };
   auto sink = open_postgres_sink(with_parameters(url_, "application_name=audit_victim"));
-  AuditProjector projector(log, *sink, *signer_, options);
+  AuditProjector projector(log, *sink, signer_, options);
   std::atomic<bool> stop{false};
   Result<void> ended;
   std::thread thread([&] { ended = projector.run(stop); });

@@ -130,12 +130,12 @@ TEST(SampleLag, TakesTheWordOfWhoeverHoldsTheRecords) {
   FakeLog log;
   log.places = "rrmrrr";
   log.silent = true;
-  auto s = sample_lag(log, {kTp, "assay.archive", Offset(1), true, -1, 0, LagTarget::Held{Offset(4), 2, WallTime(1000)}}, kNow);
+  auto s = sample_lag(log, {kTp, "assay.archive", Offset(1), true, -1, "", 0, LagTarget::Held{Offset(4), 2, WallTime(1000)}}, kNow);
   ASSERT_TRUE(s) << s.error().message;
   EXPECT_EQ(s->records_behind, 4) << "two held, two that are not read yet";
   EXPECT_EQ(s->time_behind_ms, 99000);
   log.places = "rrmm";  // only markers behind what is archived
-  s = sample_lag(log, {kTp, "assay.archive", Offset(2), true, -1, 0, LagTarget::Held{Offset(4), 0, {}}}, kNow);
+  s = sample_lag(log, {kTp, "assay.archive", Offset(2), true, -1, "", 0, LagTarget::Held{Offset(4), 0, {}}}, kNow);
   ASSERT_TRUE(s) << s.error().message;
   EXPECT_EQ(s->records_behind, 0);
 }
