@@ -19,8 +19,8 @@ struct Flags {
 std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
 
 Result<int> export_chain(Context& context, const Flags& flags) {
-  TRY_ASSIGN(auto signer, open_signer(context.settings));
   TRY_ASSIGN(streams::StoredChain chain, open_stored_chain(context.settings, context.settings.data_dir));
+  TRY_ASSIGN(auto signer, open_active_signer(context.settings, chain.head.control));
   Progress progress("export", "rows", context);
   const auto total = static_cast<double>(chain.head.sequence);
   TRY_ASSIGN(streams::ArchiveManifest manifest, streams::export_archive(std::move(chain), flags.out, *signer, [&](int64_t rows) {
@@ -61,16 +61,10 @@ Result<int> verify(Context& context, const Flags& flags) {
 }
 
 Result<int> head(Context& context) {
+  TRY_ASSIGN(ChainStanding standing, read_chain_standing(context.settings, context.settings.data_dir));
   Json row = Json::object();
-  if (!context.settings.database.url.empty()) {
-    TRY_ASSIGN(streams::DatabaseHead found, streams::read_database_head(context.settings.database.url));
-    row.set("rows", found.state.sequence).set("headHash", to_hex(as_bytes(found.state.head_hash)));
-    row.set("headId", found.state.head_id).set("signedThrough", std::to_string(found.signed_through));
-  } else {
-    TRY_ASSIGN(streams::ArchiveManifest manifest, streams::read_archive_manifest(audit_dir(context.settings)));
-    row.set("rows", manifest.head.sequence).set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
-    row.set("headId", manifest.head.head_id).set("signedThrough", std::to_string(manifest.head.sequence));
-  }
+  row.set("rows", standing.state.sequence).set("headHash", to_hex(as_bytes(standing.state.head_hash)));
+  row.set("headId", standing.state.head_id).set("signedThrough", std::to_string(standing.signed_through));
   context.out << render_object(row, context.format);
   return 0;
 }
@@ -79,7 +73,7 @@ Result<int> head(Context& context) {
 
 void register_audit(Command& root) {
   auto flags = std::make_shared<Flags>();
-  Command audit = root.command("audit", "The audit chain: export, verify, head");
+  Command audit = root.command("audit", "The audit chain: export, verify, head; who signs it");
 
   Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
   exporting.example("assay --database-url postgresql://… audit export --out chain")
@@ -100,6 +94,8 @@ void register_audit(Command& root) {
   Command heading = audit.command("head", "Rows, head hash and how far the chain is signed");
   heading.example("assay audit head -o json");
   heading.run([](Context& context) { return head(context); });
+
+  register_audit_control(audit);
 }
 
 }  // namespace assay::tools

@@ -15,6 +15,7 @@ void register_run(Command& root);
 void register_queries(Command& root);
 void register_recommit(Command& state);
 void register_audit(Command& root);
+void register_audit_control(Command& audit);  // below `audit`
 void register_replay(Command& root);
 void register_scenario(Command& root);
 void register_replay_plan(Command& replay);
