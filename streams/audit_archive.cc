@@ -5,10 +5,13 @@
 #include <filesystem>
 #include <utility>
 
+#include "processors/merkle_proof.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/archive_files.h"
+#include "streams/audit_row_view.h"
 #include "streams/gzip.h"
+#include "streams/tile_tree.h"
 
 namespace assay::streams {
 namespace {
@@ -361,10 +364,17 @@ class ArchiveSink : public AuditSink {
 /// Gives the lines of the files that a manifest names, one file in memory at a time.
 class ArchiveLines {
  public:
-  ArchiveLines(std::string dir, std::vector<ArchiveFile> files) : dir_(std::move(dir)), files_(std::move(files)) {}
+  ArchiveLines(std::string dir, std::vector<ArchiveFile> files, int64_t after) : dir_(std::move(dir)), files_(std::move(files)) {
+    while (file_ < files_.size() && files_[file_].first_sequence + files_[file_].rows <= after + 1) ++file_;
+    if (file_ < files_.size()) skip_ = std::max<int64_t>(0, after + 1 - files_[file_].first_sequence);
+  }
 
   Result<std::vector<StoredLine>> next() {
-    while (taken_ == text_.size() && file_ < files_.size()) TRY(load(files_[file_++].name));
+    while (taken_ == text_.size() && file_ < files_.size()) {
+      TRY(load(files_[file_++].name));
+      for (; skip_ > 0 && taken_ < text_.size(); --skip_, ++line_)
+        taken_ = std::min(text_.find('\n', taken_), text_.size() - 1) + 1;
+    }
     std::vector<StoredLine> block;
     while (block.size() < kLinesPerBlock && taken_ < text_.size()) {
       const size_t end = std::min(text_.find('\n', taken_), text_.size());
@@ -391,6 +401,7 @@ class ArchiveLines {
   std::string dir_;
   std::vector<ArchiveFile> files_;
   size_t file_ = 0, taken_ = 0;
+  int64_t skip_ = 0;  // lines of the first file that lie before what was asked for
   std::string text_, name_;
   int64_t line_ = 0;
 };
@@ -429,6 +440,11 @@ std::string ArchiveManifest::to_json(bool with_signature) const {
   Json list = Json::array();
   for (const ArchiveFile& file : files) list.push_back(file_to_json(file));
   Json out = Json::object();
+  if (!evidence.empty()) {
+    Json beside = Json::array();
+    for (const ArchiveEvidence& one : evidence) beside.push_back(Json::object().set("name", one.name).set("sha256", one.sha256));
+    out.set("evidence", std::move(beside));
+  }
   out.set("files", std::move(list)).set("format", kFormat).set("head", processors::chain_state_to_json(head));
   out.set("rows", std::to_string(head.sequence));
   out.set("firstHash", files.empty() ? Json() : Json(files.front().first_hash));
@@ -436,6 +452,7 @@ std::string ArchiveManifest::to_json(bool with_signature) const {
   out.set("signer",
           Json::object().set("signerId", signer.signer_id).set("publicKey", signer.public_key).set("algorithm", signer.algorithm));
   out.set("signers", Json::object().set("name", kSignersName).set("sha256", signers_sha256));
+  if (!tree_root.empty()) out.set("treeRoot", tree_root);
   if (with_signature) out.set("signature", signature);
   return canonical(out) + "\n";
 }
@@ -451,11 +468,15 @@ Result<ArchiveManifest> ArchiveManifest::parse(std::string_view text) {
   if (files == nullptr || !files->is_array() || head == nullptr || signer == nullptr || signers == nullptr)
     return bad_manifest("a member is missing");
   for (const Json& file : files->as_array()) manifest.files.push_back(file_from_json(file));
+  if (const Json* evidence = document->find("evidence"); evidence != nullptr && evidence->is_array())
+    for (const Json& one : evidence->as_array())
+      manifest.evidence.push_back({std::string(one.string_or("name", "")), std::string(one.string_or("sha256", ""))});
   TRY_ASSIGN(manifest.head, processors::chain_state_from_json(*head));
   manifest.signers_sha256 = signers->string_or("sha256", "");
   manifest.signer = {std::string(signer->string_or("signerId", "")), std::string(signer->string_or("publicKey", "")),
                      std::string(signer->string_or("algorithm", ""))};
   manifest.signature = document->string_or("signature", "");
+  manifest.tree_root = document->string_or("treeRoot", "");
   // One comparison instead of a check for each member: whatever was not understood does not come out again.
   if (manifest.to_json() != text) return bad_manifest("a byte of it is not as this program writes it");
   return manifest;
@@ -489,17 +510,35 @@ Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std
   return std::unique_ptr<AuditSink>(std::make_unique<ArchiveSink>(dir, std::move(signer), options, std::move(lock)));
 }
 
-Result<StoredChain> open_archive_chain(const std::string& dir) {
+Result<StoredChain> open_archive_chain(const std::string& dir, int64_t after) {
   TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
   StoredChain chain;
   TRY_ASSIGN(chain.signers, SignerRegistry::load(dir + "/" + std::string(kSignersName)));
   chain.head = manifest.head;
-  chain.lines = [lines = std::make_shared<ArchiveLines>(dir, manifest.files)] { return lines->next(); };
+  chain.lines = [lines = std::make_shared<ArchiveLines>(dir, manifest.files, after)] { return lines->next(); };
   return chain;
 }
 
+namespace {
+
+/// The policy, and the checkpoints that the exported rows reach.
+Result<void> copy_checkpoints(const std::string& from, const std::string& out, int64_t rows, ArchiveManifest& manifest) {
+  TRY_ASSIGN(std::vector<std::string> names, list_files(from));
+  for (const std::string& name : names) {
+    const bool note = name.starts_with("checkpoints/") && name.ends_with(".note");
+    if (!note && name != "policy") continue;
+    if (note && std::atoll(name.c_str() + std::string_view("checkpoints/").size()) > rows) continue;  // made since
+    TRY_ASSIGN(MappedFile file, MappedFile::open(from + "/" + name));
+    TRY(write_file(out, name, file.bytes(), true));
+    manifest.evidence.push_back({name, to_hex(as_bytes(sha256(file.bytes())))});
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out, Signer& signer,
-                                       const std::function<void(int64_t rows)>& progress) {
+                                       const std::function<void(int64_t rows)>& progress, const std::string& checkpoint_dir) {
   TRY_ASSIGN(DirectoryLock lock, DirectoryLock::take(out));
   TRY_ASSIGN(std::vector<std::string> present, list_files(out));
   if (!present.empty()) return Error{Errc::kRefused, "exporting to " + out + ": it is not empty (" + present.front() + ")"};
@@ -509,6 +548,7 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
   ArchiveManifest manifest;
   ChainState read;  // as far as the lines tell
   Cutter cutter(options);
+  TileBuilder tree([&](const std::string& name, std::string_view bytes) { return write_file(out, name, bytes, false); });
   auto flush_all_but = [&](size_t keep) -> Result<void> {
     for (; cutter.chunks.size() > keep; cutter.chunks.pop_front()) {
       TRY_ASSIGN(ArchiveFile file, archive.write(cutter.chunks.front()));
@@ -527,6 +567,7 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
       read.head_id = row->row.id;
       read.last_created_at_us = row->row.created_at_us;
       cutter.add(row->row.created_at_us, read.sequence, to_hex(as_bytes(row->row.hash)), line.text);
+      TRY(tree.add(processors::merkle_leaf(as_bytes(row->row.hash))));
     }
     TRY(flush_all_but(1));
     if (progress) progress(read.sequence);
@@ -542,8 +583,37 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
   if (const SignerEntry* known = chain.signers.find(signer.key().signer_id); known == nullptr || known->key != signer.key())
     TRY(chain.signers.add({signer.key(), {}, {}, false}));
   TRY(archive.write_signers(chain.signers, manifest));
+  TRY(tree.write_partial());
+  manifest.tree_root = to_hex(as_bytes(tree.root()));
+  if (!checkpoint_dir.empty()) TRY(copy_checkpoints(checkpoint_dir, out, read.sequence, manifest));
   TRY(archive.publish(manifest, signer));
   return manifest;
+}
+
+Result<std::string> read_archive_row(const std::string& dir, int64_t sequence) {
+  TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
+  Error absent{Errc::kNotFound, "reading row " + std::to_string(sequence) + " of " + dir + ": it has " +
+                                    std::to_string(manifest.head.sequence) + " rows"};
+  if (sequence < 1) return absent;
+  ArchiveLines lines(dir, manifest.files, sequence - 1);
+  TRY_ASSIGN(std::vector<StoredLine> block, lines.next());
+  if (block.empty()) return absent;
+  return std::move(block.front().text);
+}
+
+Result<int64_t> find_archive_row(const std::string& dir, std::string_view event_id) {
+  TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
+  ArchiveLines lines(dir, manifest.files, 0);
+  for (int64_t sequence = 1;;) {
+    TRY_ASSIGN(std::vector<StoredLine> block, lines.next());
+    if (block.empty()) break;
+    for (const StoredLine& line : block) {
+      if (line.text.find(event_id) != line.text.npos)
+        if (const std::optional<RowView> row = view_audit_line(line.text); row && row->id == event_id) return sequence;
+      ++sequence;
+    }
+  }
+  return Error{Errc::kNotFound, "looking for event " + std::string(event_id) + " in " + dir + ": there is no such row"};
 }
 
 }  // namespace assay::streams

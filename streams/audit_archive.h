@@ -3,6 +3,9 @@
 //   DIR/audit-events/YYYY/MM/DD/<first>-<last>.jsonl.gz   rows in chain order, 12-digit sequences, the day of created_at
 //   DIR/signers.json                                       the public keys
 //   DIR/manifest.json                                      every file with count, bytes, hashes; the head; signed
+// and in an export, when checkpoints are made:
+//   DIR/policy, DIR/checkpoints/<size>.note                the keys of log and witnesses, and the checkpoints; the manifest names
+//   them DIR/tile/<L>/<N>[.p/<W>]                               the Merkle tree of the rows, from which proofs are made
 //
 // A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the
 // new. Rows that wait for their signatures lie beside it and are no part of it:
@@ -33,8 +36,17 @@ struct ArchiveFile {
   bool operator==(const ArchiveFile&) const = default;
 };
 
+/// A file beside the rows.
+struct ArchiveEvidence {
+  std::string name;
+  std::string sha256;
+  bool operator==(const ArchiveEvidence&) const = default;
+};
+
 struct ArchiveManifest {
-  std::vector<ArchiveFile> files;  // in chain order
+  std::vector<ArchiveFile> files;         // in chain order
+  std::vector<ArchiveEvidence> evidence;  // policy and checkpoints
+  std::string tree_root;                  // of the rows, 64 hex digits; empty: there are no tiles beside them
   processors::ChainState head;
   std::string signers_sha256;
   SignerKey signer;       // who signed the manifest
@@ -49,9 +61,9 @@ struct ArchiveManifest {
 };
 
 struct ArchiveOptions {
-  int64_t file_rows_max = 10000;          // performance
-  int64_t file_raw_bytes_max = 16 << 20;  // performance: also what merging holds in memory
-  bool sync = true;                       // behaviour: fsync before a file counts
+  int64_t file_rows_max = 2500;          // performance: also what is unpacked to read one row
+  int64_t file_raw_bytes_max = 4 << 20;  // performance: also what merging holds in memory
+  bool sync = true;                      // behaviour: fsync before a file counts
   /// Called before each step that changes the disk; an error stops there, as a crash would. For tests.
   std::function<Result<void>(std::string_view step)> before_step;
 };
@@ -65,14 +77,22 @@ Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std
 Result<processors::ChainState> read_archive_head(const std::string& dir);
 
 /// Opens an archive to read its chain. Errors: kIncomplete (no manifest), kCorrupt.
-Result<StoredChain> open_archive_chain(const std::string& dir);
+/// `after`: the rows that follow that one.
+Result<StoredChain> open_archive_chain(const std::string& dir, int64_t after = 0);
 
 /// What the manifest of an archive says, without proof of it. Errors: kIncomplete, kCorrupt.
 Result<ArchiveManifest> read_archive_manifest(const std::string& dir);
 
-/// Writes a chain as an archive; `progress` is told the rows done.
+/// Writes a chain as an archive, with its tree; `progress` is told the rows done. `checkpoint_dir`: where a checkpointer keeps
+/// what is exported beside the rows; empty: there is none.
 /// Errors: kRefused (`out` exists and is not empty), kCorrupt (a line that is no row).
 Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out, Signer& signer,
-                                       const std::function<void(int64_t rows)>& progress = {});
+                                       const std::function<void(int64_t rows)>& progress = {},
+                                       const std::string& checkpoint_dir = {});
+
+/// One row of an archive by its sequence, without reading more than the file that holds it. Errors: kNotFound, kCorrupt.
+Result<std::string> read_archive_row(const std::string& dir, int64_t sequence);
+/// The sequence of an event; reads the rows until it is found. Errors: kNotFound, kCorrupt.
+Result<int64_t> find_archive_row(const std::string& dir, std::string_view event_id);
 
 }  // namespace assay::streams

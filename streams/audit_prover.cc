@@ -245,6 +245,7 @@ bool RowProver::follow(Judged& judged, size_t row) {
     report_.first_id = verdict.event_id();
     report_.first_created_at_us = last_created_at_us_;
   }
+  if (proven_) proven_(verdict.hash, verdict.other_id ? std::string_view(*verdict.other_id) : verdict.id, verdict.created_at_us);
   return true;
 }
 

@@ -49,10 +49,15 @@ class LineCutter {
   int64_t lines_ = 0;
 };
 
+/// Told of a row that is proven.
+using ProvenRow = std::function<void(const Sha256Digest& hash, std::string_view event_id, int64_t created_at_us)>;
+
 class RowProver {
  public:
-  /// `signers` nullptr: signatures are not checked. Requires: all three outlive it.
+  /// `signers` nullptr: signatures are not checked. Requires: all of them outlive it.
   RowProver(const SignerRegistry* signers, const VerifyOptions& options, VerifyReport& report);
+  /// Hands each proven row on, in order.
+  void tell(ProvenRow proven) { proven_ = std::move(proven); }
 
   void add(RowBlock block);
   /// Waits until everything added is judged.
@@ -77,6 +82,7 @@ class RowProver {
   const SignerRegistry* signers_;
   const VerifyOptions& options_;
   VerifyReport& report_;
+  ProvenRow proven_;
   unsigned threads_ = 1;
   std::deque<std::future<std::unique_ptr<Judged>>> running_;
   int64_t sent_ = 0, sequence_ = 0;

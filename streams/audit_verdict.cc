@@ -42,8 +42,20 @@ std::string sentence(const VerifyReport& report) {
   else if (!report.signatures_checked)
     out += "; that they are signed is not proven: there are no keys";
   if (report.earlier_head_reached) out += "; they continue the chain of the earlier head";
-  out += "; that nothing follows row " + grouped(report.rows) + " is not proven: no checkpoint after it";
-  if (report.manifest_checked) out += ", only the word of the manifest's signer";
+  const bool seen = report.witnessed_rows > 0;
+  const std::string by =
+      seen ? " was witnessed by " + report.witnesses + " at " + format_rfc3339_ms(report.witnessed_s * 1000) : "";
+  if (report.verified() && seen && report.witnessed_rows == report.rows)
+    return out + "; that row " + grouped(report.rows) + " was then the last" + by + ".";
+  out += "; that nothing follows row " + grouped(report.rows) + " is not proven: ";
+  if (report.checkpoint_rows == 0)
+    out += "no checkpoint after it";
+  else if (report.checkpoint_rows == report.rows)
+    out += "the checkpoint of that row was cosigned by too few witnesses";
+  else
+    out += "no checkpoint after it, the last one is of row " + grouped(report.checkpoint_rows);
+  if (seen) out += "; row " + grouped(report.witnessed_rows) + by;
+  if (report.manifest_checked) out += "; there is the word of the manifest's signer";
   return out + ".";
 }
 
@@ -80,6 +92,8 @@ std::string to_text(const VerifyReport& report) {
     out += "  No signature was checked: there are no keys to check them with.\n";
   else if (!report.keys_pinned && !report.links_only)
     out += "  The keys were not pinned: they came with the rows. --signers FILE gives keys that you trust.\n";
+  if (report.checkpoints > 0 && !report.policy_pinned)
+    out += "  The keys of log and witnesses were not pinned: they came with the rows. --policy FILE gives those that you trust.\n";
   return out;
 }
 
@@ -101,7 +115,12 @@ Json to_json(const VerifyReport& report) {
   out.set("headHash", any ? Json(report.head_hash) : Json()).set("keysPinned", report.keys_pinned);
   out.set("signaturesChecked", report.signatures_checked).set("findings", std::move(findings));
   out.set("mode", report.links_only ? "links" : "signatures").set("equivalentRows", std::to_string(report.equivalent_rows));
-  out.set("earlierHeadReached", report.earlier_head_reached).set("sentence", sentence(report));
+  out.set("checkpoints", std::to_string(report.checkpoints)).set("checkpointRows", std::to_string(report.checkpoint_rows));
+  out.set("witnessedRows", std::to_string(report.witnessed_rows)).set("witnesses", report.witnesses);
+  out.set("witnessedAt", report.witnessed_rows > 0 ? Json(format_rfc3339_ms(report.witnessed_s * 1000)) : Json());
+  out.set("policyPinned", report.policy_pinned)
+      .set("earlierHeadReached", report.earlier_head_reached)
+      .set("sentence", sentence(report));
   return out;
 }
 

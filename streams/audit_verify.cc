@@ -9,6 +9,7 @@
 #include "streams/audit_archive.h"
 #include "streams/audit_dump.h"
 #include "streams/audit_prover.h"
+#include "streams/checkpoint_check.h"
 #include "streams/gzip.h"
 
 namespace assay::streams {
@@ -130,6 +131,51 @@ void judge_emptiness(const VerifyOptions& options, const std::string& place, Ver
     report.findings.push_back(file_finding(place, "empty", "there is no row; --allow-empty accepts that", Errc::kIncomplete));
 }
 
+/// Notes that were given beside the rows. Without a policy nothing says whose word they are.
+void take_given_checkpoints(const VerifyOptions& options, CheckpointCheck& checkpoints) {
+  for (const auto& [place, note] : options.checkpoints) checkpoints.add_note(place, note, *options.policy, false);
+}
+
+void hold_against(CheckpointCheck& checkpoints, RowProver& prover) {
+  if (checkpoints.needed())
+    prover.tell([&](const Sha256Digest& hash, std::string_view event_id, int64_t created_at_us) {
+      checkpoints.add_row(hash, event_id, created_at_us);
+    });
+}
+
+/// What an export has beside its rows: policy, checkpoints and tiles. Each is `named` from then on.
+Result<void> take_evidence(const std::string& dir, const ArchiveManifest& manifest, const std::vector<std::string>& present,
+                           const VerifyOptions& options, VerifyReport& report, CheckpointCheck& checkpoints,
+                           std::set<std::string>& named, std::vector<Finding>& findings) {
+  std::vector<std::pair<std::string, std::string>> notes;
+  std::optional<NotePolicy> own;
+  for (const ArchiveEvidence& one : manifest.evidence) {
+    named.insert(one.name);
+    TRY_ASSIGN(std::optional<MappedFile> file, open_evidence(dir, one.name, findings));
+    if (!file) continue;
+    if (to_hex(as_bytes(sha256(file->bytes()))) != one.sha256) {
+      findings.push_back(file_finding(one.name, "sha256", "its SHA-256 is not the one the manifest holds"));
+    } else if (one.name == "policy") {
+      Result<NotePolicy> policy = NotePolicy::parse(file->bytes());
+      if (!policy) findings.push_back(file_finding(one.name, "form", policy.error().message));
+      if (policy) own = std::move(policy).value();
+    } else {
+      notes.emplace_back(one.name, file->bytes());
+    }
+  }
+  report.policy_pinned = options.policy.has_value();
+  if (options.policy || own)
+    for (const auto& [name, note] : notes)
+      checkpoints.add_note(name, note, options.policy ? *options.policy : *own, !options.policy);
+  if (manifest.tree_root.empty()) return {};
+  std::vector<std::string> tiles;
+  for (const std::string& name : present)
+    if (parse_tile_name(name)) tiles.push_back(name);
+  named.insert(tiles.begin(), tiles.end());
+  checkpoints.expect_tiles(dir, tiles);
+  return {};
+}
+
 void note_keys(const VerifyOptions& options, bool any, VerifyReport& report) {
   report.keys_pinned = options.pinned.has_value();
   report.links_only = options.links_only;
@@ -148,6 +194,10 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   RowProver prover(report.signatures_checked ? &*around.signers : nullptr, options, report);
   std::vector<Finding> files;
   std::set<std::string> named{"manifest.json", "signers.json"};
+  CheckpointCheck checkpoints(report);
+  if (around.manifest_holds) TRY(take_evidence(dir, around.manifest, present, options, report, checkpoints, named, files));
+  take_given_checkpoints(options, checkpoints);
+  hold_against(checkpoints, prover);
   if (around.manifest_holds) {
     for (const ArchiveFile& file : around.manifest.files) {
       named.insert(file.name);
@@ -165,6 +215,10 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   }
   prover.drain();
   prover.end(dir);
+  checkpoints.end(prover.broken());
+  if (around.manifest_holds && !prover.broken() && !around.manifest.tree_root.empty() &&
+      to_hex(as_bytes(checkpoints.root())) != around.manifest.tree_root)
+    files.push_back(file_finding("manifest.json", "tree", "its treeRoot is not the root of the rows' tree"));
   report.findings.insert(report.findings.end(), around.findings.begin(), around.findings.end());
   report.findings.insert(report.findings.end(), files.begin(), files.end());
   judge_emptiness(options, dir, report);
@@ -194,6 +248,9 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
   note_keys(options, true, report);
   const SignerRegistry& signers = options.pinned ? *options.pinned : chain.signers;
   RowProver prover(report.signatures_checked ? &signers : nullptr, options, report);
+  CheckpointCheck checkpoints(report);
+  take_given_checkpoints(options, checkpoints);
+  hold_against(checkpoints, prover);
   std::string place = "the chain";
   while (true) {
     TRY_ASSIGN(std::vector<StoredLine> lines, chain.lines());
@@ -213,6 +270,7 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
   prover.drain();
   judge_end(chain.head, chain.complete, place, prover, report.findings);
   prover.end(place);
+  checkpoints.end(prover.broken());
   judge_emptiness(options, place, report);
   return report;
 }
@@ -222,6 +280,9 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   VerifyReport report;
   note_keys(options, options.pinned.has_value(), report);
   RowProver prover(report.signatures_checked ? &*options.pinned : nullptr, options, report);
+  CheckpointCheck checkpoints(report);
+  take_given_checkpoints(options, checkpoints);
+  hold_against(checkpoints, prover);
   std::string buffer(kReadBytes, '\0');
   std::vector<Finding> findings;
   std::optional<processors::ChainState> head;
@@ -246,6 +307,7 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   const std::string place = files.empty() ? "the files" : files.back().name;
   if (head) judge_end(*head, complete, place, prover, findings);
   prover.end(place);
+  checkpoints.end(prover.broken());
   report.findings.insert(report.findings.end(), findings.begin(), findings.end());
   if (!options.links_only && !options.pinned)
     report.findings.push_back(

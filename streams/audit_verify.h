@@ -9,6 +9,7 @@
 
 #include "schemas/json.h"
 #include "streams/audit_sink.h"
+#include "streams/note_policy.h"
 
 namespace assay::streams {
 
@@ -35,6 +36,12 @@ struct VerifyReport {
   bool earlier_head_reached = false;  // the chain is the one that an earlier head was taken from
   int64_t equivalent_rows = 0;        // proven ones whose text is not canonical, but whose canonical form is what was signed
   std::string first_equivalent;       // the first of them, and its place
+  int64_t checkpoints = 0;            // signed ones that the rows agree with
+  int64_t checkpoint_rows = 0;        // of the greatest of them
+  int64_t witnessed_rows = 0;         // of the greatest that enough witnesses cosigned …
+  int64_t witnessed_s = 0;            // … when the last of them did, seconds since the epoch
+  std::string witnesses;              // … and their names
+  bool policy_pinned = false;         // else the keys of log and witnesses came with the rows
   bool verified() const { return findings.empty(); }
   /// 0, 4 or 8; tampering outweighs what is missing.
   int exit_code() const;
@@ -49,6 +56,8 @@ struct EarlierHead {
 struct VerifyOptions {
   std::optional<SignerRegistry> pinned;  // keys from elsewhere
   std::optional<EarlierHead> earlier_head;
+  std::optional<NotePolicy> policy;                              // keys of log and witnesses, from elsewhere
+  std::vector<std::pair<std::string, std::string>> checkpoints;  // notes from elsewhere: their place and text
   bool links_only = false;  // hashes, links and what is signed around the rows; no signature of a row
   bool allow_empty = false;
   unsigned threads = 0;  // 0: one per core

@@ -333,8 +333,11 @@ class DatabaseLines {
  public:
   using Snapshot = pqxx::transaction<pqxx::isolation_level::repeatable_read>;
 
-  DatabaseLines(std::unique_ptr<pqxx::connection> connection, std::string where)
-      : where_(std::move(where)), connection_(std::move(connection)), snapshot_(std::make_unique<Snapshot>(*connection_)) {
+  DatabaseLines(std::unique_ptr<pqxx::connection> connection, std::string where, int64_t after)
+      : where_(std::move(where)),
+        connection_(std::move(connection)),
+        snapshot_(std::make_unique<Snapshot>(*connection_)),
+        from_(after == 0 ? INT64_MIN : after + 1) {
     snapshot_->exec("SET TRANSACTION READ ONLY");
   }
 
@@ -381,7 +384,7 @@ class DatabaseLines {
   std::string where_;
   std::unique_ptr<pqxx::connection> connection_;
   std::unique_ptr<Snapshot> snapshot_;
-  int64_t from_ = INT64_MIN;
+  int64_t from_;
   int64_t page_rows_ = 256;
 };
 
@@ -394,10 +397,10 @@ Result<void> migrate_database(const std::string& url) {
 
 std::unique_ptr<AuditSink> open_postgres_sink(const std::string& url) { return std::make_unique<PostgresSink>(url); }
 
-Result<StoredChain> open_database_chain(const std::string& url) {
+Result<StoredChain> open_database_chain(const std::string& url, int64_t after) {
   const std::string where = public_address(url);
   return guarded("reading the audit chain in " + where, [&]() -> Result<StoredChain> {
-    auto lines = std::make_shared<DatabaseLines>(connect(url), where);
+    auto lines = std::make_shared<DatabaseLines>(connect(url), where, after);
     StoredChain chain;
     const pqxx::row head = lines->snapshot().exec1(
         "SELECT next_offset, state::text AS state, signed_state::text AS signed_state FROM audit_chain_head");
@@ -409,6 +412,18 @@ Result<StoredChain> open_database_chain(const std::string& url) {
     }
     chain.lines = [lines] { return lines->next(); };
     return chain;
+  });
+}
+
+Result<int64_t> find_database_row(const std::string& url, const std::string& event_id) {
+  const std::string where = public_address(url);
+  return guarded("looking for an event in " + where, [&]() -> Result<int64_t> {
+    const auto connection = connect(url);
+    pqxx::read_transaction tx(*connection);
+    const pqxx::result found = tx.exec_params("SELECT min(sequence) FROM audit_events WHERE id = $1", event_id);
+    if (found[0][0].is_null())
+      return Error{Errc::kNotFound, "looking for event " + event_id + " in " + where + ": there is no such row"};
+    return found[0][0].as<int64_t>();
   });
 }
 

@@ -18,9 +18,11 @@ Result<void> migrate_database(const std::string& url);
 /// Connects lazily; take_over() migrates first.
 std::unique_ptr<AuditSink> open_postgres_sink(const std::string& url);
 
-/// Reads the relation audit_events in chain order, from one snapshot, a bounded part at a time.
+/// Reads the relation audit_events in chain order, from one snapshot, a bounded part at a time; the rows after `after`.
 /// Errors: kUnreachable, kNotFound (no such relation).
-Result<StoredChain> open_database_chain(const std::string& url);
+Result<StoredChain> open_database_chain(const std::string& url, int64_t after = 0);
+/// The sequence of an event. Errors: kUnreachable, kNotFound.
+Result<int64_t> find_database_row(const std::string& url, const std::string& event_id);
 
 /// For `audit head`: where the chain stands. Errors: kUnreachable, kNotFound.
 struct DatabaseHead {

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "streams/note.h"
 #include "streams/signer.h"
 
 namespace assay::streams {
@@ -70,33 +71,80 @@ Result<void> create_key_file(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<Signer>> open_file_signer(const FileSignerOptions& options) {
-  if (sodium_init() < 0) return failed(options.path, "libsodium does not start");
-  if (options.production)
-    return failed(options.path, "a key in a file is for development; production signs with PKCS#11, a signing proxy or a KMS",
-                  Errc::kRefused);
-  int fd = ::open(options.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT && options.create) {
-    TRY(create_key_file(options.path));
-    fd = ::open(options.path.c_str(), O_RDONLY | O_CLOEXEC);
+namespace {
+
+/// The seed in the key file, which is made first when there is none and `create` is set. Whoever takes it wipes it.
+Result<std::string> read_seed(const std::string& path, bool create) {
+  if (sodium_init() < 0) return failed(path, "libsodium does not start");
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT && create) {
+    TRY(create_key_file(path));
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   }
-  if (fd < 0) return failed(options.path, std::strerror(errno), errno == ENOENT ? Errc::kNotFound : Errc::kUnexpected);
+  if (fd < 0) return failed(path, std::strerror(errno), errno == ENOENT ? Errc::kNotFound : Errc::kUnexpected);
   struct stat status {};
   char text[128];
   const bool known = ::fstat(fd, &status) == 0;
   const ssize_t size = ::read(fd, text, sizeof text);
   ::close(fd);
-  if (!known || size < 0) return failed(options.path, std::string("cannot read it: ") + std::strerror(errno));
-  if ((status.st_mode & 077) != 0) return failed(options.path, "others may read it; chmod 600 it", Errc::kRefused);
+  if (!known || size < 0) return failed(path, std::string("cannot read it: ") + std::strerror(errno));
+  if ((status.st_mode & 077) != 0) return failed(path, "others may read it; chmod 600 it", Errc::kRefused);
   std::string_view line(text, static_cast<size_t>(size));
   while (line.ends_with('\n') || line.ends_with('\r')) line.remove_suffix(1);
-  Error malformed = failed(options.path, "it is not the line \"ed25519-seed:\" and base64 of 32 bytes", Errc::kCorrupt);
-  if (!line.starts_with(kLabel)) return malformed;
-  Result<std::string> seed = from_base64(line.substr(kLabel.size()));
-  if (!seed || seed->size() != crypto_sign_SEEDBYTES) return malformed;
-  std::unique_ptr<Signer> signer = std::make_unique<FileSigner>(*seed, options.signer_id);
-  sodium_memzero(seed->data(), seed->size());
+  Result<std::string> seed = line.starts_with(kLabel) ? from_base64(line.substr(kLabel.size())) : Error{};
   sodium_memzero(text, sizeof text);
+  if (!seed || seed->size() != crypto_sign_SEEDBYTES)
+    return failed(path, "it is not the line \"ed25519-seed:\" and base64 of 32 bytes", Errc::kCorrupt);
+  return seed;
+}
+
+class FileNoteSigner : public NoteSigner {
+ public:
+  FileNoteSigner(std::string_view seed, std::string name, NoteKeyType type) {
+    unsigned char public_key[crypto_sign_PUBLICKEYBYTES];
+    crypto_sign_seed_keypair(public_key, secret_, raw(seed));
+    key_ = {std::move(name), type, std::string(bytes_of(public_key, sizeof public_key))};
+  }
+  ~FileNoteSigner() override { sodium_memzero(secret_, sizeof secret_); }
+  FileNoteSigner(const FileNoteSigner&) = delete;
+  FileNoteSigner& operator=(const FileNoteSigner&) = delete;
+
+  const NoteKey& key() const override { return key_; }
+
+  NoteSignature sign(std::string_view text, int64_t time_s) const override {
+    const bool cosigns = key_.type == NoteKeyType::kCosignature;
+    const std::string message = cosigns ? cosigned_text(text, time_s) : std::string(text);
+    std::string signature(crypto_sign_BYTES, '\0');
+    crypto_sign_detached(reinterpret_cast<unsigned char*>(signature.data()), nullptr, raw(message), message.size(), secret_);
+    std::string time;
+    for (int shift = 56; cosigns && shift >= 0; shift -= 8) time.push_back(static_cast<char>(time_s >> shift));
+    return {key_.name, key_.id(), time + signature};
+  }
+
+ private:
+  unsigned char secret_[crypto_sign_SECRETKEYBYTES];
+  NoteKey key_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Signer>> open_file_signer(const FileSignerOptions& options) {
+  if (options.production)
+    return failed(options.path, "a key in a file is for development; production signs with PKCS#11, a signing proxy or a KMS",
+                  Errc::kRefused);
+  TRY_ASSIGN(std::string seed, read_seed(options.path, options.create));
+  std::unique_ptr<Signer> signer = std::make_unique<FileSigner>(seed, options.signer_id);
+  sodium_memzero(seed.data(), seed.size());
+  return signer;
+}
+
+Result<std::unique_ptr<NoteSigner>> open_note_signer(const NoteSignerOptions& options) {
+  if (!is_note_name(options.name))
+    return Error{Errc::kUsage, "opening the signing key " + options.path + ": \"" + options.name +
+                                   "\" may not stand in a note: a name has no spaces and no '+'"};
+  TRY_ASSIGN(std::string seed, read_seed(options.path, options.create));
+  std::unique_ptr<NoteSigner> signer = std::make_unique<FileNoteSigner>(seed, options.name, options.type);
+  sodium_memzero(seed.data(), seed.size());
   return signer;
 }
 

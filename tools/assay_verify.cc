@@ -9,6 +9,7 @@
 #include <iterator>
 #include <string>
 
+#include "streams/audit_proof.h"
 #include "streams/audit_verify.h"
 #include "tools/byte_source.h"
 
@@ -59,6 +60,19 @@ Result<VerifyReport> prove(const std::vector<std::string>& paths, const VerifyOp
   return verify_files(std::move(files), options);
 }
 
+int check(const std::string& proof, const VerifyOptions& options, bool json) {
+  const ProofVerdict verdict = check_proof(proof, *options.policy, options.pinned ? &*options.pinned : nullptr);
+  const bool holds = verdict.fault.empty();
+  if (json) {
+    Json out = Json::object().set("verified", holds).set("sentence", holds ? Json(verdict.sentence) : Json());
+    out.set("fault", holds ? Json() : Json(verdict.fault));
+    std::printf("%s\n", canonical(out).c_str());
+  } else {
+    std::printf("%s\n  %s\n", holds ? "Proof verified" : "Proof NOT verified", (holds ? verdict.sentence : verdict.fault).c_str());
+  }
+  return verdict.exit_code();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -69,17 +83,23 @@ int main(int argc, char** argv) {
       "  assay-verify export --links                          hashes and links only: ten times as fast\n"
       "  assay-verify chain.sql.zst --signers signers.json    a PostgreSQL dump, or lines of rows (.jsonl, .gz, .zst, - )\n"
       "  assay-verify export --head 812044:9f86…              and that it continues the chain that stood there once\n"
+      "  assay-verify export --policy policy                  checkpoints by the log and the witnesses that you trust\n"
+      "  assay-verify --proof proof.json --policy policy      what `assay audit prove` printed\n"
       "  assay-verify export --json                           the verdict as one JSON document\n\n"
       "Proves an audit chain. Exit codes: 0 verified, 2 usage, 4 tampered, 8 evidence is missing.");
   std::vector<std::string> paths;
-  std::string signers, head;
+  std::string signers, head, policy, proof;
+  std::vector<std::string> checkpoints;
   bool json = false;
   VerifyOptions options;
-  app.add_option("PATH", paths, "directory with manifest.json, signers.json and audit-events/; or files of rows, in chain order")
-      ->required();
+  app.add_option("PATH", paths, "directory with manifest.json, signers.json and audit-events/; or files of rows, in chain order");
   app.add_option("-s,--signers", signers, "file with the public keys to trust, instead of the directory's own")
       ->check(CLI::ExistingFile);
   app.add_option("--head", head, "an earlier head: what `assay audit head -o json` printed (or its file), or ROWS:HASH");
+  app.add_option("--policy", policy, "file with the keys of log and witnesses to trust, and the quorum (C2SP tlog-policy)")
+      ->check(CLI::ExistingFile);
+  app.add_option("--checkpoint", checkpoints, "checkpoints from elsewhere, one a file; needs --policy")->check(CLI::ExistingFile);
+  app.add_option("--proof", proof, "a proof to check, instead of a chain; needs --policy")->check(CLI::ExistingFile);
   app.add_flag("--links", options.links_only, "check each hash and each link, and no signature of a row");
   app.add_flag("--json", json, "print the verdict as JSON");
   app.add_flag("--allow-empty", options.allow_empty, "accept a chain without a row");
@@ -99,6 +119,16 @@ int main(int argc, char** argv) {
     if (!earlier) return fail(earlier.error());
     options.earlier_head = std::move(earlier).value();
   }
+  if (!policy.empty()) {
+    Result<NotePolicy> trusted = NotePolicy::parse(text_of(policy));
+    if (!trusted) return fail({Errc::kUsage, trusted.error().message});
+    options.policy = std::move(trusted).value();
+  }
+  if (!options.policy && (!checkpoints.empty() || !proof.empty()))
+    return fail({Errc::kUsage, "--checkpoint and --proof need --policy: without keys anybody could have signed them"});
+  if (paths.empty() == proof.empty()) return fail({Errc::kUsage, "give a chain to prove (see --help), or --proof FILE"});
+  if (!proof.empty()) return check(text_of(proof), options, json);
+  for (const std::string& file : checkpoints) options.checkpoints.emplace_back(file, text_of(file));
   options.progress = progress();
   Result<VerifyReport> report = prove(paths, options);
   if (options.progress) std::fprintf(stderr, "\r%60s\r", "");

@@ -4,6 +4,7 @@
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
 #include "streams/postgres_sink.h"
+#include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
 #include "tools/progress.h"
 #include "tools/projection.h"
@@ -12,7 +13,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string out, archive, signers, head;
+  std::string out, archive, signers, head, policy;
   bool allow_empty = false, links = false;
 };
 
@@ -23,9 +24,12 @@ Result<int> export_chain(Context& context, const Flags& flags) {
   TRY_ASSIGN(auto signer, open_active_signer(context.settings, chain.head.control));
   Progress progress("export", "rows", context);
   const auto total = static_cast<double>(chain.head.sequence);
-  TRY_ASSIGN(streams::ArchiveManifest manifest, streams::export_archive(std::move(chain), flags.out, *signer, [&](int64_t rows) {
-               progress.update(static_cast<uint64_t>(rows), total > 0 ? static_cast<double>(rows) / total : 1.0);
-             }));
+  TRY_ASSIGN(
+      streams::ArchiveManifest manifest,
+      streams::export_archive(
+          std::move(chain), flags.out, *signer,
+          [&](int64_t rows) { progress.update(static_cast<uint64_t>(rows), total > 0 ? static_cast<double>(rows) / total : 1.0); },
+          checkpoint_dir(context.settings)));
   progress.finish();
   Json summary = Json::object();
   summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", manifest.head.sequence);
@@ -41,6 +45,7 @@ Result<int> verify(Context& context, const Flags& flags) {
   if (!flags.head.empty()) {
     TRY_ASSIGN(options.earlier_head, streams::parse_earlier_head(flags.head));
   }
+  TRY(trust_policy(flags.policy, flags.archive.empty() ? checkpoint_dir(context.settings) : std::string(), options));
   if (!flags.signers.empty()) {
     TRY_ASSIGN(options.pinned, streams::SignerRegistry::load(flags.signers));
   }
@@ -73,7 +78,7 @@ Result<int> head(Context& context) {
 
 void register_audit(Command& root) {
   auto flags = std::make_shared<Flags>();
-  Command audit = root.command("audit", "The audit chain: export, verify, head; who signs it");
+  Command audit = root.command("audit", "The audit chain: export, verify, head, checkpoint, prove, gap; who signs it");
 
   Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
   exporting.example("assay --database-url postgresql://… audit export --out chain")
@@ -87,6 +92,8 @@ void register_audit(Command& root) {
       .option("-a,--archive", flags->archive, "Exported chain (without it: the database, else DIR/audit)")
       .option("-s,--signers", flags->signers, "Public keys to trust; without it those that came with the rows")
       .option("--head", flags->head, "An earlier head that the chain must continue: ROWS:HASH")
+      .option("--policy", flags->policy,
+              "Keys of log and witnesses to trust (C2SP tlog-policy): DIR/checkpoints is held against the rows")
       .flag("--links", flags->links, "Hashes and links only, no signature of a row")
       .flag("--allow-empty", flags->allow_empty, "An empty chain is no failure");
   verifying.run([flags](Context& context) { return verify(context, *flags); });
@@ -96,6 +103,7 @@ void register_audit(Command& root) {
   heading.run([](Context& context) { return head(context); });
 
   register_audit_control(audit);
+  register_checkpoints(audit);
 }
 
 }  // namespace assay::tools

@@ -48,7 +48,7 @@ MACHINE_PATH = r"(?<![\w.$}])/(?:wo" + r"rk|ro" + r"ot|Users|home/[a-z]\w*)/\w"
 
 # The verbs of the command.
 VERBS = {"generate", "produce", "run", "scores", "scoreboard", "promotions", "allocations", "pools", "state", "lag", "audit", "replay", "dlq",
-         "config", "topics", "doctor", "scenario", "demo", "explain"}
+         "config", "topics", "doctor", "scenario", "demo", "explain", "witness"}
 
 
 class Tree:
