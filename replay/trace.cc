@@ -53,8 +53,7 @@ class Tracer {
     Offset from = Offset(0), to = Offset(0);
     for (const Step& step : steps_)
       if (step.tp == tp) to = step.to;
-    TRY_ASSIGN(const streams::OffsetRange range, whole_range(log_, tp, "following " + spec_.name));
-    (void)range;
+    TRY(whole_range(log_, tp, "following " + spec_.name));
     constexpr const char* kEnough = "enough";
     auto folded = read_key(log_, tp, *trace_.key, from, to, [&](const RecordView& record) -> Result<void> {
       // Rules that were folded before this record come first.

@@ -9,7 +9,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string from = "log", id;
+  std::string from = "log", signers, id;
   int64_t reports = 5;
 };
 
@@ -62,7 +62,7 @@ void print(const Json& node, const std::string& indent, int64_t reports_max, std
 
 Result<int> explain(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = streams::LogLevel::kWarning}));
-  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from));
+  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from, flags.signers));
   processors::ScoringOptions scoring;
   scoring.audit_each = context.settings.audit.eval_submit == "each";
   TRY_ASSIGN(const Json tree, replay::explain(*log, topic_names(context.settings), scoring, flags.id));
@@ -87,6 +87,7 @@ void register_replay_explain(Command& replay) {
   command.example("assay replay explain 2f1c0a…")
       .example("assay replay explain vm-17/24h/2026-01-05T12:00:00Z -o json")
       .option("--from", flags->from, kFromHelp)
+      .option("--signers", flags->signers, kSignersHelp)
       .argument(
           "ID", flags->id,
           "Id of a promotion or allocation event, of an allocation, of an audit row (av-…) or of a score; or AGENT/WINDOW/END")

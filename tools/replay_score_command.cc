@@ -10,7 +10,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string from = "log", agent, at, known_by;
+  std::string from = "log", signers, agent, at, known_by;
 };
 
 Result<int> score(Context& context, const Flags& flags) {
@@ -20,7 +20,7 @@ Result<int> score(Context& context, const Flags& flags) {
     TRY_ASSIGN(const int64_t known_by_ms, instant_of("--known-by", flags.known_by));
     question.known_by = WallTime(known_by_ms);
   }
-  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from));
+  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from, flags.signers));
   const streams::TopicNames names = topic_names(context.settings);
   TRY_ASSIGN(const Rules rules, present_rules(*log, context.settings));
   TRY_ASSIGN(const auto scores, replay::score_at(*log, names, rules, question));
@@ -47,6 +47,7 @@ void register_replay_score(Command& replay) {
   command.example("assay replay score --agent vm-17 --at 2026-01-05T12:00:00Z")
       .example("assay replay score --agent vm-17 --at 2026-01-05T12:00:00Z --known-by 2026-01-05T12:10:00Z -o json")
       .option("--from", flags->from, kFromHelp)
+      .option("--signers", flags->signers, kSignersHelp)
       .option("--agent", flags->agent, "The agent's id")
       .required()
       .option("--at", flags->at, "Windows that end at the last boundary not after this time (RFC 3339)")

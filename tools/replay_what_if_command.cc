@@ -13,7 +13,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string from = "log", with, since, until, html;
+  std::string from = "log", signers, with, since, until, html;
   std::vector<std::string> prices;
   int64_t examples = 20;
 };
@@ -104,7 +104,7 @@ Result<int> what_if(Context& context, const Flags& flags) {
   Layers layers;
   layers.config_file = flags.with;
   TRY_ASSIGN(const Settings other, load_settings(layers));
-  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from));
+  TRY_ASSIGN(auto log, open_replay_source(context.settings, flags.from, flags.signers));
   TRY_ASSIGN(const Rules present, present_rules(*log, context.settings));
   Progress progress("what-if", "reports", context);
   std::mutex mutex;
@@ -141,6 +141,7 @@ void register_replay_what_if(Command& replay) {
   command.example("assay replay what-if --with stricter.toml --html stricter.html")
       .example("assay replay what-if --with pools.toml --since 2026-01-01T00:00:00Z --price gpu=2.40 -o json")
       .option("--from", flags->from, kFromHelp)
+      .option("--signers", flags->signers, kSignersHelp)
       .option("--with", flags->with, "The other configuration; what it leaves out is at its default")
       .required()
       .option("--since", flags->since, "Only decisions from this event time on (RFC 3339); what came before is folded all the same")

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
@@ -35,6 +36,8 @@ def with_arrivals(lines, rng):
 class ReplayScore(harness.EndToEnd):
     def made(self, seed, log="embedded"):
         here = self.assay(log, sets=["log.level=warn", f"topics.partitions={PARTITIONS}"])
+        here.archive = here.directory / "archive"
+        here.sets.append(f"archive.url=file://{here.archive}")
         rules, lines = here.directory / "rules.toml", here.directory / "reports.jsonl"
         subprocess.run([sys.executable, "-B", SOURCE / "tests" / "oracle" / "make_reports.py", "--seed", str(seed), "--bad", "0", "--reports",
                         "3000", "--days", "25", "--rules", rules, "--out", lines], check=True)
@@ -55,14 +58,25 @@ class ReplayScore(harness.EndToEnd):
         rng = random.Random(seed)
         fold = reference.Fold(lines, config)
         arrivals = sorted(reference.decode(line, config.record_time).record_time for line in lines)
+        # Records that are the newest of their partition when they come: known by their own instant, and the last that is.
+        newest, edges = {}, []
+        for line in lines:
+            report = reference.decode(line, config.record_time)
+            place = reference.partition_of(report.agent, PARTITIONS)
+            if report.record_time > newest.get(place, 0):
+                newest[place] = report.record_time
+                edges.append(report)
         rows = older = 0
-        for _ in range(PAIRS):
+        for pair in range(PAIRS):
             agent = rng.choice(sorted(fold.agents))
             at = rng.choice(fold.agents[agent].times) + rng.choice([0, MINUTE, HOUR, DAY, 5 * DAY])
+            edge = rng.choice(edges)
+            if pair % 2:
+                agent, at = edge.agent, reference.first_boundary_after(edge.timestamp, HOUR)
             words = ["replay", "score", "--from", source, "--agent", agent, "--at", reference.format_time(at)]
             now = here.json(*words)
             rows += self.same(f"{agent} at {at}", fold, agent, at, now)
-            by = rng.choice([rng.choice(arrivals), at, at + rng.randrange(HOUR)])
+            by = edge.record_time if pair % 2 else rng.choice([rng.choice(arrivals), at, at + rng.randrange(HOUR)])
             then = reference.Fold(reference.known(lines, config, by, PARTITIONS), config)
             said = here.json(*words, "--known-by", reference.format_time(by))
             self.same(f"{agent} at {at} known by {by}", then, agent, at, said)
@@ -72,6 +86,16 @@ class ReplayScore(harness.EndToEnd):
 
     def test_log(self):
         self.judge(*self.made(31), "log", 1)
+
+    def test_archive(self):
+        """By the index of an archive, when the log is gone altogether."""
+        here, lines, config = self.made(33)
+        shutil.rmtree(here.data)
+        self.judge(here, lines, config, f"archive:{here.archive}", 2)
+        for words in (["explain", "0" * 32], ["what-if", "--with", here.config]):
+            said = here.call("replay", words[0], "--from", f"archive:{here.archive}", *words[1:], "-o", "json")
+            self.assertEqual(said.code, 2 if words[0] == "explain" else 0, said.err)
+        self.assertEqual(json.loads(said.out)["differences"], 0)
 
     def test_it_says_what_scores_at_says(self):
         here, lines, config = self.made(32)
