@@ -109,7 +109,8 @@ TEST(AuditArchive, ExportDoesNotDependOnBatches) {
   }
   EXPECT_EQ(exports[0], exports[1]);
   EXPECT_EQ(exports[0], exports[2]);
-  EXPECT_EQ(exports[0].size(), 3u + 2u) << "one file a day";
+  EXPECT_EQ(std::ranges::count_if(exports[0], [](const auto& file) { return file.first.ends_with(".jsonl.gz"); }), 3)
+      << "one a day";
   // An export is an archive: the chain goes on from it.
   auto sink = open_archive_sink(dir / "outaudit1", signer).value();
   EXPECT_EQ(sink->take_over(signer->key())->sequence, 300);
