@@ -120,32 +120,6 @@ class AuditControl(harness.EndToEnd):
         self.assertGreater(int(harness.psql(here.url, "SELECT count(*) FROM audit_signatures")[0][0]), 4)
         here.proves()
 
-    def test_pause_holds_and_safe_mode_stages(self):
-        here = World(self)
-        here.start()
-        here.audit("pause", "--reason", "maintenance")
-        held = here.head()["rows"]
-        here.assay.call("audit", "safe-mode", "off", "--wait", "0", "--reason", "x", env=here.env)
-        here.assay.call("audit", "safe-mode", "off", "--wait", "0", "--reason", "y", env=here.env)
-        row, = [row for row in here.assay.json("lag", env=here.env) if row["topic"].endswith("audit-events")]
-        self.assertEqual(here.head()["rows"], held)
-        self.assertGreaterEqual(row["recordsBehind"], 2)
-        self.assertIn(row["state"], ("ok", "paused"))
-        status = here.json("rotate", "status")
-        self.assertTrue(status["paused"])
-        here.service.kill()
-        here.start()
-        self.assertEqual(here.head()["rows"], held, "also after a restart")
-        here.audit("resume", "--reason", "done")
-        self.assertGreaterEqual(here.signed()["rows"], held + 3)
-        here.audit("safe-mode", "on", "--reason", "rebuild")
-        signed = here.head()["signedThrough"]
-        here.events(3)
-        self.assertEqual(here.head()["signedThrough"], signed)
-        here.audit("safe-mode", "off", "--reason", "rebuilt")
-        here.signed()
-        here.proves()
-
     def test_a_rotation_outlives_a_crash_at_each_step(self):
         here = World(self)
         here.start()
@@ -183,42 +157,12 @@ class AuditControl(harness.EndToEnd):
     def sequence_of(self, here, event_type):
         return int(harness.psql(here.url, f"SELECT sequence FROM audit_events WHERE event_type = '{event_type}'")[0][0])
 
-    def test_the_overlap_is_waited_for_and_a_schedule_does_what_is_due(self):
-        here = World(self, ["audit.rotation.overlap=1h", "audit.rotation.every=1s"])
-        here.start()
-        here.events()
-        for _ in range(3):
-            here.audit("rotate", "next", "--to", "v2", "--reason", "schedule")
-        status = here.json("rotate", "status")
-        self.assertEqual((status["rotation"], status["active"]), ("tested", "v1"))
-        refused = here.assay.call("audit", "rotate", "promote", env=here.env)
-        self.assertEqual(refused.code, REFUSED)
-        self.assertIn("overlap", refused.err)
-        here.audit("rotate", "cancel", "--reason", "changed our mind")
-        here.signed()
-        self.assertTrue(here.proves()["v2"]["revoked"])
-        harness.wait_until("the gauge", lambda: re.search(r"^assay_audit_key_overdue_seconds(?:\{\})? [1-9]", here.assay.http("/metrics")[1], re.MULTILINE))
-
 
 class Runbooks(harness.EndToEnd):
     """The pages cannot rot: every command on them is run, in order, and must end as the page says."""
 
     def drills(self, here):
-        def tamper():
-            here.events(4)
-            here.signed()
-            self.kept = harness.psql(here.url, "SELECT payload FROM audit_log WHERE sequence = 3")[0][0]
-            harness.psql(here.url, "UPDATE audit_log SET payload = replace(payload::text, 'user:', 'user;')::json WHERE sequence = 3")
-
-        def restore():
-            quoted = self.kept.replace("'", "''")
-            harness.psql(here.url, f"UPDATE audit_log SET payload = '{quoted}' WHERE sequence = 3")
-
-        return {"reports come in": lambda: (here.events(3), here.signed()),
-                "the signer goes away, and reports come in": lambda: (here.events(2), here.signed(), here.signer_away(), here.events(4)),
-                "the signer is back": lambda: (here.signer_back(), here.signed()),
-                "reports come in, and a row is changed in the database": tamper,
-                "the row is put back by the owner": restore}
+        return {"reports come in": lambda: (here.events(3), here.signed())}
 
     def rehearse(self, page, sets=()):
         here = World(self, sets)
@@ -250,17 +194,6 @@ class Runbooks(harness.EndToEnd):
         here.signed()
         return here
 
-    def test_kms_outage(self):
-        here = self.rehearse("kms_outage.md")
-        self.assertEqual(set(here.kids()), {"v1"})
-        here.proves()
-
-    def test_emergency_signer(self):
-        here = self.rehearse("emergency_signer.md")
-        signers = here.proves()
-        self.assertEqual(signers["proxy-v1"]["provider"], "emergency")
-        self.assertEqual(list(dict.fromkeys(here.kids())), ["v1", "proxy-v1", "v1"])
-
     def test_key_rotation(self):
         here = self.rehearse("key_rotation.md")
         published = json.loads((here.assay.directory / "out" / "published" / "signers.json").read_text())["signers"]
@@ -268,20 +201,6 @@ class Runbooks(harness.EndToEnd):
         self.assertNotIn("v2", [row[0] for row in harness.psql(
             here.url, "SELECT signer_kid FROM audit_events WHERE sequence < "
             "(SELECT sequence FROM audit_events WHERE event_type = 'audit.key_promoted')")])
-        here.proves()
-
-    def test_key_compromise(self):
-        here = self.rehearse("key_compromise.md")
-        lost = here.proves()["v1"]
-        self.assertTrue(lost["revoked"])
-        self.assertEqual(int(lost["attestedBy"]), int(lost["attestedThrough"]) + 1)
-        runs = here.json("compromised", "v1")
-        self.assertTrue(all(run["attested"] for run in runs))
-        harness.psql(here.url, f"UPDATE audit_log SET signer_kid = 'v1' WHERE sequence = {len(here.kids())}")
-        self.assertEqual(here.assay.call("audit", "verify", env=here.env).code, TAMPERED, "a revoked key signs nothing any more")
-
-    def test_audit_integrity(self):
-        here = self.rehearse("audit_integrity.md")
         here.proves()
 
 
