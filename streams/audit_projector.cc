@@ -127,6 +127,7 @@ class AuditProjector::Run {
     if (writing_ == nullptr && !batch_.empty() && (full() || held() || runtime_.uptime() >= batch_.started + options_.linger))
       TRY(store());
     if (writing_ == nullptr && signed_ && !held() && !stop_ && runtime_.uptime() >= sign_again_at_) TRY(sign_waiting());
+    if (stop_) return {};  // what was on its way may have been left
     if (writing_ == nullptr && batch_.empty() && end_ && end_->value > p_.position_.load(std::memory_order_relaxed))
       p_.position_.store(end_->value, std::memory_order_release);  // only markers lie in between
     const bool settled = writing_ == nullptr && batch_.empty();
