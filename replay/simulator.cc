@@ -524,12 +524,18 @@ class World {
     }
   }
 
-  /// Whether every input is committed to its end and the chain stands at the end of its topic.
+  /// Whether every task has an owner at work, every input is committed to its end, and the chain stands at the end of its topic.
   bool everything_folded(std::map<std::string, int64_t>& behind) {
     bool done = strangers_ == 0;
-    for (const auto& node : nodes_)
+    std::set<std::string> owned;
+    for (const auto& node : nodes_) {
       done = done && scheduler_.uptime() >= node->unreachable_until && node->life != nullptr && !node->life->stop &&
              !node->life->process.paused() && node->life->pipeline->ready();
+      if (node->life != nullptr)
+        for (const streams::TaskView& task : node->life->pipeline->tasks()) owned.insert(task.name);
+    }
+    // What a member of before holds that the group has not given up yet, whoever is there cannot have.
+    size_t unowned = 1 - owned.erase("audit-0");
     auto ask = [&](const TopicPartition& tp, Offset at) {
       auto range = admin_log_->range(tp);
       const Offset written = cluster_.written(tp);
@@ -537,6 +543,7 @@ class World {
       done = done && (at >= written || (written == Offset(0))) && range->end == written;
     };
     for (const streams::ProcessorPlan& plan : streams::topology(names_, pipeline_.scoring)) {
+      for (int32_t p = 0; p < plan.task_count(names_); ++p) unowned += owned.contains(plan.task(p).name) ? 0 : 1;
       const auto inputs = plan.input_partitions(names_);
       auto committed = admin_log_->committed(plan.group, inputs);
       if (!committed) return false;
@@ -550,7 +557,7 @@ class World {
     for (const auto& node : nodes_)
       if (node->life != nullptr && node->life->projector != nullptr) stored = std::max(stored, node->life->projector->position());
     ask(audit, stored);
-    return done && !database_.signed_state;
+    return done && unowned == 0 && !database_.signed_state;
   }
 
   std::vector<streams::TaskView> halts() const {

@@ -41,6 +41,8 @@ TEST(Simulator, WhatFailedOnceHolds) {
            "--seed 1492 --reports 8 --only slow_markers@28,slow_markers@35,bit_flip@2",
            // A projector that was stopped while the database was away passed over the rows that it had not stored.
            "--seed 18270 --reports 10 --only power_loss@1,rebalance@1,database_down@1",
+           // Everything was committed before, and the tasks still belonged to a process that had crashed.
+           "--seed 17198 --reports 3 --only crash@1,crash@2,crash@3",
        })
     EXPECT_THAT(output_of(kBin + "simulator " + schedule), testing::EndsWith(": everything holds\n"));
 }
