@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "schemas/json_parse.h"
+#include "schemas/time.h"
 #include "streams/queries.h"
 #include "streams/read_to_end.h"
 #include "streams/refold.h"
@@ -51,6 +52,52 @@ Records read(const replay::SimRemains& remains, const std::string& topic, int32_
   });
   CHECK(done.has_value());
   return out;
+}
+
+/// What a record says but for when it was made.
+std::string without_instant(const RecordView& record) {
+  std::string out(record.value.value_or(""));
+  const std::string instant = schemas::format_rfc3339_ms(record.timestamp.value);
+  for (size_t at = out.find(instant); at != std::string::npos; at = out.find(instant, at)) out.erase(at, instant.size());
+  return std::string(record.key.value_or("")) + '\n' + std::string(record.header(schemas::kHeaderReason).value_or("")) + '\n' + out;
+}
+
+/// Whether a task that came back after its transaction was torn folded its inputs in other turns, or under rules that had come in
+/// between, so that it told under the same numbers something else than what stands there, or less. Readers keep what came first,
+/// the task goes on from what came last: their accounts differ for good, and `replay verify` names the record.
+bool told_otherwise(const replay::SimRemains& remains, const std::string& topic, int32_t partition) {
+  bool otherwise = false;
+  std::map<std::string, std::string> said;              // by stamp
+  std::map<std::string, int64_t, std::less<>> counted;  // records of each writer
+  auto done =
+      streams::read_to_end(remains.log, {{topic, partition}}, [&](const TopicPartition&, const RecordView& r) -> Result<bool> {
+        const auto text = r.header(schemas::kHeaderWriter);
+        const auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
+        if (!stamp) return true;
+        auto [first, fresh] = said.try_emplace(std::string(*text), without_instant(r));
+        otherwise = otherwise || (!fresh && first->second != without_instant(r));
+        int64_t& count = counted[std::string(stamp->writer)];
+        count = std::max(count, stamp->n + 1);
+        return true;
+      });
+  CHECK(done.has_value());
+  for (const auto& [writer, count] : counted) {
+    auto store = remains.stores.find(writer.substr(0, writer.find('/')));
+    if (store == remains.stores.end()) continue;
+    auto meta = streams::read_meta(*store->second);
+    CHECK(meta.has_value());
+    otherwise = otherwise || count > meta->written[{std::string(remains.names.bare(topic)), partition}];
+  }
+  return otherwise;
+}
+
+bool told_otherwise(const replay::SimRemains& remains) {
+  const streams::TopicNames& names = remains.names;
+  for (int32_t p = 0; p < names.partitions(); ++p)
+    for (const std::string& topic : {schemas::dlq_of(names.full(Topic::kReports)), names.full(Topic::kScores),
+                                     names.full(Topic::kPromotions), names.full(Topic::kAllocations)})
+      if (told_otherwise(remains, topic, p)) return true;
+  return false;
 }
 
 std::vector<std::string_view> values(const Records& records) {
@@ -115,7 +162,7 @@ std::optional<std::string> judge(const replay::SimRemains& remains) {
   const auto plans = streams::topology(names, {});
   streams::Stores stores;
   for (const auto& [task, store] : remains.stores) stores[task] = store;
-  if (remains.damaged) {
+  if (remains.damaged || (remains.torn && told_otherwise(remains))) {
     if (!stores.contains("allocation-0")) return std::nullopt;
     auto pools = streams::answer_from(streams::parts_of(stores, remains.log, names), names, {"pools", {}});
     if (!pools) return "the pools cannot be asked for: " + pools.error().message;
