@@ -47,6 +47,11 @@ TEST(Simulator, WhatFailedOnceHolds) {
            "--seed 5002 --reports 14 --only pause@1,torn_txn@10,slow_markers@12,slow_markers@16",
        })
     EXPECT_THAT(output_of(kBin + "simulator " + schedule), testing::EndsWith(": everything holds\n"));
+  for (const char* schedule : {
+           // The log lost the records of rows that waited for their signer.
+           "--seed 13632 --reports 15 --only truncation@1,signer_down@2",
+       })
+    EXPECT_THAT(output_of(kBin + "simulator " + schedule), testing::EndsWith(": halted by name\n"));
 }
 
 TEST(Simulator, AFailureIsShrunkAndItsCommandRepeatsIt) {
