@@ -1,11 +1,14 @@
 // Membership of a consumer group: librdkafka's callback only notes what changed. A revocation is confirmed (which lets the
 // group go on) at the poll after the one that returned it, so that its owner can commit under the old generation.
 #include <algorithm>
+#include <chrono>
 #include <tuple>
 
 #include "streams/kafka_log_parts.h"
 
 namespace assay::streams::kafka {
+
+constexpr Milliseconds kLeaving{5000};  // so long is waited for the answer to a leave
 
 Result<std::unique_ptr<KafkaMembership>> KafkaMembership::join(const KafkaLogOptions& options, const std::string& group,
                                                                const std::vector<std::string>& topics,
@@ -114,7 +117,15 @@ void KafkaMembership::leave() {
   if (left_) return;
   left_ = true;
   if (revocation_open_) rd_kafka_assign(handle(), nullptr);
-  rd_kafka_consumer_close(handle());
+  // Closing waits for the broker's answer, as long as a request may take. One that does not answer learns it from the session.
+  const QueuePtr queue(rd_kafka_queue_new(handle()));
+  if (rd_kafka_error_t* error = rd_kafka_consumer_close_queue(handle(), queue.get())) {
+    rd_kafka_error_destroy(error);  // it is closed, or its client is dead
+    return;
+  }
+  const auto until = std::chrono::steady_clock::now() + kLeaving;
+  while (rd_kafka_consumer_closed(handle()) == 0 && std::chrono::steady_clock::now() < until)
+    rd_kafka_queue_poll_callback(queue.get(), 50);
 }
 
 GroupView view_of(const rd_kafka_ConsumerGroupDescription_t& group) {

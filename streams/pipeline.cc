@@ -564,7 +564,10 @@ Result<void> Pipeline::run(const std::atomic<bool>& stop) {
       result = done.error();
       break;
     }
-    if (result = check_reachable(asked, answered); !result) break;
+    if (result = check_reachable(asked, answered); !result) {
+      if (options_.gave_up) options_.gave_up();
+      break;
+    }
   }
   ending = true;
   for (auto& driver : drivers_) driver->thread->join();

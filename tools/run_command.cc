@@ -361,6 +361,7 @@ Result<int> run(Context& context, const Flags& flags) {
   options.only = only;
   options.until_end = flags.until_end;
   options.patience = streams::Milliseconds(settings.run.patience_ms);
+  options.gave_up = [] { stop_requested = true; };  // nobody waits on for a log that does not answer
   options.standbys = static_cast<int>(settings.run.standbys);
   // A service keeps its name over a quick restart, so that nothing moves.
   if (!flags.until_end && !settings.kafka.brokers.empty()) options.instance_id = peer_door->instance_id();
