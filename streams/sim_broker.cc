@@ -95,7 +95,7 @@ void SimBroker::end(const std::string& id, bool commit) {
   SimWriter& writer = writers[id];
   if (!writer.open) return;
   writer.open = false;
-  writer.markers_due = writer.partitions.size() + writer.groups.size();
+  writer.markers_due += writer.partitions.size() + writer.groups.size();  // of what was torn off before some may be due yet
   const int64_t producer = writer.producer;
   for (SimPartition* to : std::exchange(writer.partitions, {}))
     after(to->tp, [this, &writer, to, producer, commit] {

@@ -75,7 +75,7 @@ struct SimWriter {
   int32_t epoch = -1;
   int64_t number = 0;  // of the transaction that is open or was the last
   bool open = false;
-  size_t markers_due = 0;  // of the transaction decided last
+  size_t markers_due = 0;  // of transactions that are decided
   std::set<SimPartition*, SimPartition::ByName> partitions;
   std::set<std::string> groups;
 };
