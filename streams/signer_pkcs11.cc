@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <mutex>
+#include <shared_mutex>
 
 namespace assay::streams {
 namespace {
@@ -58,6 +60,8 @@ std::string rv_name(CK_RV rv) {
       return "CKR_USER_NOT_LOGGED_IN";
     case CKR_TOKEN_WRITE_PROTECTED:
       return "CKR_TOKEN_WRITE_PROTECTED";
+    case CKR_CRYPTOKI_NOT_INITIALIZED:
+      return "CKR_CRYPTOKI_NOT_INITIALIZED";
     default:
       return "CKR " + std::to_string(rv);
   }
@@ -81,37 +85,107 @@ Errc code_of(CK_RV rv) {
   }
 }
 
-/// The module of a vendor. It stays loaded: libraries of this kind do not survive being unloaded and loaded again.
+/// The module of a vendor, which a process starts once for all its signers. It stays loaded: libraries of this kind do not survive
+/// being unloaded and loaded again. It can be started anew, because many of them, SoftHSM among them, look for their tokens only
+/// then, and never again find one that was away.
 class Module {
  public:
-  static Result<CK_FUNCTION_LIST*> load(const std::string& path) {
+  static Result<Module*> load(const std::string& path) {
+    static std::mutex mutex;
+    static auto& loaded = *new std::map<std::string, Module*>;  // outlives every signer
+    std::lock_guard lock(mutex);
+    if (auto known = loaded.find(path); known != loaded.end()) return known->second;
     void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) return Error{Errc::kUsage, "loading the PKCS#11 module " + path + ": " + ::dlerror()};
     auto get = reinterpret_cast<CK_C_GetFunctionList>(::dlsym(library, "C_GetFunctionList"));
     CK_FUNCTION_LIST* functions = nullptr;
     if (get == nullptr || get(&functions) != CKR_OK || functions == nullptr)
       return Error{Errc::kUsage, "loading the PKCS#11 module " + path + ": it has no C_GetFunctionList"};
+    auto made = std::unique_ptr<Module>(new Module(functions));
+    if (CK_RV rv = made->initialize(); rv != CKR_OK)
+      return Error{code_of(rv), "starting the PKCS#11 module " + path + ": " + rv_name(rv)};
+    return loaded.emplace(path, made.release()).first->second;
+  }
+
+  CK_FUNCTION_LIST* functions() const { return functions_; }
+  /// Held while calls are made: sessions and handles mean something only to the start that they come from.
+  std::shared_lock<std::shared_mutex> use() { return std::shared_lock(mutex_); }
+  /// How often it was started. Requires: use().
+  uint64_t starts() const { return starts_; }
+
+  /// Starts it anew, unless somebody has since `seen`. Every session and handle of it is void then. One that does not start says so
+  /// at the next call.
+  void restart(uint64_t seen) {
+    std::lock_guard lock(mutex_);
+    if (starts_ != seen) return;
+    ++starts_;
+    functions_->C_Finalize(nullptr);
+    initialize();
+  }
+
+ private:
+  explicit Module(CK_FUNCTION_LIST* functions) : functions_(functions) {}
+
+  CK_RV initialize() {
     CK_C_INITIALIZE_ARGS args{};
     args.flags = CKF_OS_LOCKING_OK;
-    if (CK_RV rv = functions->C_Initialize(&args); rv != CKR_OK && rv != CKR_CRYPTOKI_ALREADY_INITIALIZED)
-      return Error{code_of(rv), "starting the PKCS#11 module " + path + ": " + rv_name(rv)};
-    return functions;
+    const CK_RV rv = functions_->C_Initialize(&args);
+    return rv == CKR_CRYPTOKI_ALREADY_INITIALIZED ? CKR_OK : rv;
   }
+
+  CK_FUNCTION_LIST* functions_;
+  std::shared_mutex mutex_;
+  uint64_t starts_ = 1;  // under mutex_
 };
 
 class Pkcs11Signer : public Signer {
  public:
-  Pkcs11Signer(CK_FUNCTION_LIST* functions, Pkcs11Options options)
-      : p11_(functions), options_(std::move(options)), label_(options_.key.empty() ? options_.signer_id : options_.key) {}
+  Pkcs11Signer(Module& module, Pkcs11Options options)
+      : module_(module),
+        p11_(module.functions()),
+        options_(std::move(options)),
+        label_(options_.key.empty() ? options_.signer_id : options_.key) {}
 
   ~Pkcs11Signer() override {
-    for (CK_SESSION_HANDLE session : idle_) p11_->C_CloseSession(session);
+    {
+      auto use = module_.use();
+      if (start_ == module_.starts()) drop_idle();
+    }
     std::fill(options_.pin.begin(), options_.pin.end(), '\0');
   }
   Pkcs11Signer(const Pkcs11Signer&) = delete;
   Pkcs11Signer& operator=(const Pkcs11Signer&) = delete;
 
   Result<void> open() {
+    return with_token<void>([this] { return open_once(); });
+  }
+
+  Result<std::string> sign(const Sha256Digest& digest) override {
+    return with_token<std::string>([&] { return sign_once(digest); });
+  }
+
+  const SignerKey& key() const override { return key_; }
+
+ private:
+  /// Calls `f`. A session that the token has closed meanwhile is no failure yet: the next one is new; nor is a token that was away
+  /// and that the module has not looked for since.
+  template <class T, class F>
+  Result<T> with_token(F&& f) {
+    for (int attempt = 1;; ++attempt) {
+      uint64_t start = 0;
+      {
+        auto use = module_.use();
+        start = module_.starts();
+        forget_unless(start);
+        if (attempt > 1) drop_idle();
+        Result<T> result = f();
+        if (result || result.error().code != Errc::kUnreachable || attempt == 3) return result;
+      }
+      if (attempt == 2) module_.restart(start);
+    }
+  }
+
+  Result<void> open_once() {
     TRY_ASSIGN(CK_SESSION_HANDLE session, borrow());
     Result<void> found = find_key(session);
     if (!found && found.error().code == Errc::kNotFound && options_.create) {
@@ -122,19 +196,6 @@ class Pkcs11Signer : public Signer {
     return found;
   }
 
-  Result<std::string> sign(const Sha256Digest& digest) override {
-    // A session that the token has closed meanwhile is no failure yet: the next one is new.
-    Result<std::string> signature = sign_once(digest);
-    if (!signature && signature.error().code == Errc::kUnreachable) {
-      drop_idle();
-      signature = sign_once(digest);
-    }
-    return signature;
-  }
-
-  const SignerKey& key() const override { return key_; }
-
- private:
   Error failed(const std::string& what, CK_RV rv) const {
     return {code_of(rv), what + " in the PKCS#11 token \"" + options_.token + "\": " + rv_name(rv)};
   }
@@ -185,6 +246,15 @@ class Pkcs11Signer : public Signer {
       idle_.push_back(session);
     else
       p11_->C_CloseSession(session);
+  }
+
+  /// Sessions and the handle of the key, when they come from another start of the module.
+  void forget_unless(uint64_t start) {
+    std::lock_guard lock(mutex_);
+    if (start_ == start) return;
+    start_ = start;
+    idle_.clear();
+    handle_ = 0;
   }
 
   void drop_idle() {
@@ -290,7 +360,8 @@ class Pkcs11Signer : public Signer {
     std::string signature(1024, '\0');
     CK_ULONG size = signature.size();
     CK_MECHANISM mechanism{rsa_ ? CKM_RSA_PKCS : CKM_EDDSA, nullptr, 0};
-    CK_RV rv = p11_->C_SignInit(session, &mechanism, handle_.load());
+    const CK_OBJECT_HANDLE known = handle_.load();
+    CK_RV rv = known == 0 ? CKR_KEY_HANDLE_INVALID : p11_->C_SignInit(session, &mechanism, known);
     if (rv == CKR_KEY_HANDLE_INVALID || rv == CKR_OBJECT_HANDLE_INVALID) {
       // A token that was away may know its objects by other handles. That it is the same key is checked by who verifies.
       Result<CK_OBJECT_HANDLE> own = find(session, CKO_PRIVATE_KEY);
@@ -306,13 +377,15 @@ class Pkcs11Signer : public Signer {
     return signature;
   }
 
-  CK_FUNCTION_LIST* p11_;
+  Module& module_;
+  CK_FUNCTION_LIST* p11_;  // each call of it below use()
   Pkcs11Options options_;
   std::string label_;
   SignerKey key_;
   bool rsa_ = false;
   std::atomic<CK_OBJECT_HANDLE> handle_{0};
   std::mutex mutex_;
+  uint64_t start_ = 0;                   // of the module, that the sessions and the handle come from; under mutex_
   std::vector<CK_SESSION_HANDLE> idle_;  // under mutex_
 };
 
@@ -320,8 +393,8 @@ class Pkcs11Signer : public Signer {
 
 Result<std::unique_ptr<Signer>> open_pkcs11_signer(const Pkcs11Options& options) {
   if (options.signer_id.empty()) return Error{Errc::kUsage, "opening a PKCS#11 signer: it needs a signer id"};
-  TRY_ASSIGN(CK_FUNCTION_LIST * functions, Module::load(options.module));
-  auto signer = std::make_unique<Pkcs11Signer>(functions, options);
+  TRY_ASSIGN(Module * module, Module::load(options.module));
+  auto signer = std::make_unique<Pkcs11Signer>(*module, options);
   TRY(signer->open());
   return std::unique_ptr<Signer>(std::move(signer));
 }

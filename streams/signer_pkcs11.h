@@ -19,7 +19,8 @@ struct Pkcs11Options {
 };
 
 /// Opens the key pair of that label. Ed25519 signs by CKM_EDDSA, RSA by CKM_RSA_PKCS over the DigestInfo of the digest.
-/// A token that was away is logged in to again. How long a call may take is the module's own setting.
+/// A token that was away is looked for and logged in to again; for that the module is started anew, which the process's other signers
+/// of it do not notice. How long a call may take is the module's own setting.
 /// Errors: kUnreachable (no such token, a device error), kRefused (PIN), kNotFound (no such key), kUsage (module, algorithm).
 Result<std::unique_ptr<Signer>> open_pkcs11_signer(const Pkcs11Options& options);
 

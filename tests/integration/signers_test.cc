@@ -1,6 +1,7 @@
 // Signers against what they are made for: SoftHSM, a signing proxy behind mutual TLS, AWS KMS as moto has it. Run by
 // signers/world.py.
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "schemas/json_parse.h"
@@ -67,6 +68,24 @@ TEST(Pkcs11Signer, SignsWithKeysThatStayInTheToken) {
 TEST(Pkcs11Signer, ManyThreadsShareAToken) {
   std::shared_ptr<Signer> signer = open_pkcs11_signer(token("hsm-threads", "ed25519")).value();
   expect_holds(*spread_signer(guard_signer(signer, {}), 8, 1), 200);
+}
+
+TEST(Pkcs11Signer, FindsATokenAgainThatWasAway) {
+  // As the module's configuration names it: "directories.tokendir = PATH".
+  const std::string conf = read_text(needed("SOFTHSM2_CONF")), name = "directories.tokendir = ";
+  const size_t begin = conf.find(name) + name.size();
+  const std::string tokens = conf.substr(begin, conf.find('\n', begin) - begin), away = tokens + ".away";
+  std::unique_ptr<Signer> one = open_pkcs11_signer(token("hsm-away", "ed25519")).value();
+  std::unique_ptr<Signer> other = open_pkcs11_signer(token("hsm-away-rsa", "rsa-sha256")).value();
+  expect_holds(*one, 2);
+  std::filesystem::rename(tokens, away);
+  const Sha256Digest digest = sha256("away");
+  EXPECT_EQ(one->sign(digest).error().code, Errc::kUnreachable);
+  EXPECT_EQ(open_pkcs11_signer(token("hsm-away", "ed25519", false)).error().code, Errc::kUnreachable);
+  std::filesystem::rename(away, tokens);
+  expect_holds(*one, 2);
+  expect_holds(*other, 2);
+  expect_holds(*open_pkcs11_signer(token("hsm-away", "ed25519", false)).value(), 2);
 }
 
 TEST(Pkcs11Signer, SaysWhatIsWrong) {
