@@ -1,6 +1,7 @@
 """Who signs the chain, and what rests: signer loss, pause, rotation, emergency, compromise, on a real SoftHSM and a real PostgreSQL;
 and the runbooks of these, executed command by command as they stand on their pages."""
 
+import datetime
 import json
 import pathlib
 import re
@@ -60,10 +61,10 @@ class World:
         return self.json("head")
 
     def events(self, count=3):
-        """Events of people onto the chain, as many as asked: safe mode that is left while it is off changes nothing and is a row."""
+        """Events of people onto the chain, as many as asked: a resumption while nothing is paused changes nothing and is a row."""
         before = self.head()["rows"]
         for _ in range(count):
-            self.assay.call("audit", "safe-mode", "off", "--wait", "0", "--reason", "a row", env=self.env)
+            self.assay.call("audit", "resume", "--wait", "0", "--reason", "a row", env=self.env)
         harness.wait_until("the rows", lambda: self.head()["rows"] >= before + count)
 
     def signed(self):
@@ -156,6 +157,24 @@ class AuditControl(harness.EndToEnd):
 
     def sequence_of(self, here, event_type):
         return int(harness.psql(here.url, f"SELECT sequence FROM audit_events WHERE event_type = '{event_type}'")[0][0])
+
+    def test_the_overlap_is_waited_for_and_a_schedule_does_what_is_due(self):
+        here = World(self, ["audit.rotation.overlap=1h", "audit.rotation.every=1s"])
+        here.start()
+        here.events()
+        due = datetime.datetime.fromisoformat(here.json("rotate", "status")["due"])
+        harness.wait_until("the due time", lambda: datetime.datetime.now(datetime.timezone.utc) > due)
+        for _ in range(3):
+            here.audit("rotate", "next", "--to", "v2", "--reason", "schedule")
+        status = here.json("rotate", "status")
+        self.assertEqual((status["rotation"], status["active"]), ("tested", "v1"))
+        refused = here.assay.call("audit", "rotate", "promote", env=here.env)
+        self.assertEqual(refused.code, REFUSED)
+        self.assertIn("overlap", refused.err)
+        here.audit("rotate", "cancel", "--reason", "changed our mind")
+        here.signed()
+        self.assertTrue(here.proves()["v2"]["revoked"])
+        harness.wait_until("the gauge", lambda: re.search(r"^assay_audit_key_overdue_seconds(?:\{\})? [1-9]", here.assay.http("/metrics")[1], re.MULTILINE))
 
 
 class Runbooks(harness.EndToEnd):
