@@ -45,7 +45,7 @@ class FoldedChain {
 }  // namespace
 
 Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain,
-                              bool log_is_behind) {
+                              bool log_is_behind, const std::atomic<bool>* stopping) {
   const TopicPartition tp{names.full(Topic::kAudit), 0};
   TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
   if (range.start > Offset(0))
@@ -55,6 +55,9 @@ Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& name
   FoldedChain folded(*reader, range.end);
   int64_t rows = 0;
   for (;;) {
+    if (stopping != nullptr && *stopping)
+      return Error{Errc::kIncomplete,
+                   "comparing the chain with " + to_string(tp) + ": stopped after " + std::to_string(rows) + " rows"};
     TRY_ASSIGN(auto lines, chain.lines());
     if (lines.empty()) return rows;
     for (const streams::StoredLine& line : lines) {

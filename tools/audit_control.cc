@@ -4,15 +4,19 @@
 #include <random>
 
 #include "processors/processor.h"
+#include "replay/audit_parity.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "schemas/topics.h"
 #include "streams/http_server.h"
 #include "tools/open_log.h"
+#include "tools/projection.h"
 #include "tools/session.h"
 
 namespace assay::tools {
 namespace {
+
+constexpr int64_t kAppendTimeoutMs = 60'000, kCompareTimeoutMs = 6 * 3600 * 1000;  // the latter reads the whole topic
 
 /// The envelope in the text, when it is one of an event that people send.
 Result<Json> read_control_event(const std::string& text) {
@@ -22,6 +26,17 @@ Result<Json> read_control_event(const std::string& text) {
   if (!known || canonical(*event) != text || event->string_or("id", "").empty())
     return Error{Errc::kUsage, "appending an audit event: \"" + type + "\" is no event that controls the chain"};
   return event;
+}
+
+/// Whether a process runs on the data directory and has done it. One that was killed leaves a socket on which nobody listens.
+Result<bool> ask_running(const Settings& settings, std::string_view target, const Json& body, int64_t timeout_ms) {
+  const std::string socket = control_socket_path(settings);
+  if (!std::filesystem::exists(socket)) return false;
+  auto response = streams::http_unix_post(socket, target, canonical(body), timeout_ms);
+  if (!response && response.error().code == Errc::kUnreachable) return false;
+  if (!response) return response.error();
+  if (response->status / 100 != 2) return streams::error_of(*response);
+  return true;
 }
 
 }  // namespace
@@ -52,21 +67,26 @@ Result<void> append_control_events(streams::Log& log, const std::string& topic, 
 
 Result<void> send_control_events(Context& context, std::span<const std::string> events) {
   const Settings& settings = context.settings;
-  const std::string socket = control_socket_path(settings);
-  if (std::filesystem::exists(socket)) {
-    Json list = Json::array();
-    for (const std::string& event : events) list.push_back(event);
-    auto response = streams::http_unix_post(socket, "/audit/control", canonical(Json::object().set("events", std::move(list))));
-    if (response && response->status / 100 != 2) return streams::error_of(*response);
-    if (response) return {};
-    if (response.error().code != Errc::kUnreachable || settings.kafka.brokers.empty()) {
-      // Nobody listens on what a killed process left behind; then the log is free, and opening it says so.
-      if (response.error().code != Errc::kUnreachable) return response.error();
-    }
-  }
+  Json list = Json::array();
+  for (const std::string& event : events) list.push_back(event);
+  TRY_ASSIGN(const bool taken,
+             ask_running(settings, "/audit/control", Json::object().set("events", std::move(list)), kAppendTimeoutMs));
+  if (taken) return {};
   TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite));
   TRY(ensure_topics(settings, *log));
   return append_control_events(*log, topic_names(settings).full(Topic::kAudit), events);
+}
+
+Result<void> compare_with_log(Context& context) {
+  const Settings& settings = context.settings;
+  if (settings.kafka.brokers.empty()) {
+    TRY_ASSIGN(const bool done, ask_running(settings, "/audit/compare", Json::object(), kCompareTimeoutMs));
+    if (done) return {};
+  }
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));
+  TRY_ASSIGN(const streams::StoredChain chain, open_stored_chain(settings, settings.data_dir));
+  TRY(replay::compare_chain(*log, topic_names(settings), chain));
+  return {};
 }
 
 std::string control_socket_path(const Settings& settings) {

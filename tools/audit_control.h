@@ -22,7 +22,11 @@ Result<void> append_control_events(streams::Log& log, const std::string& topic, 
 /// The same through the process that runs on the data directory; where none does, onto the log itself.
 Result<void> send_control_events(Context& context, std::span<const std::string> events);
 
-/// DIR/control.sock: there a running process takes control events, from whoever may open it.
+/// Compares every stored row with what the log makes, through the process that runs on the data directory where it alone has the
+/// log. Errors: as replay::compare_chain().
+Result<void> compare_with_log(Context& context);
+
+/// DIR/control.sock: there a running process takes control events and compares the chain, for whoever may open it.
 std::string control_socket_path(const Settings& settings);
 
 /// Where a key is that an event speaks of.

@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <thread>
 
-#include "replay/audit_parity.h"
 #include "schemas/time.h"
 #include "streams/audit_verify.h"
 #include "streams/postgres_sink.h"
@@ -351,11 +350,7 @@ Result<void> prove_rows(Context& context) {
   TRY_ASSIGN(streams::StoredChain chain, open_stored_chain(context.settings, context.settings.data_dir));
   TRY_ASSIGN(streams::VerifyReport report, streams::verify_chain(chain, {}));
   if (!report.verified()) return Error{Errc::kTampered, "proving the rows before they are attested:\n" + streams::to_text(report)};
-  Result<std::unique_ptr<streams::Log>> log = open_log(context.settings, LogAccess::kRead);
-  if (!log) return log.error();
-  TRY_ASSIGN(streams::StoredChain again, open_stored_chain(context.settings, context.settings.data_dir));
-  TRY(replay::compare_chain(**log, topic_names(context.settings), again));
-  return {};
+  return compare_with_log(context);
 }
 
 Result<int> compromised(Context& context, const Flags& flags) {

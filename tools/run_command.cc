@@ -5,6 +5,7 @@
 #include <sstream>
 #include <thread>
 
+#include "replay/audit_parity.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/archive_files.h"
@@ -120,6 +121,7 @@ class FrontDoor {
     std::filesystem::remove(control_socket_path(settings_));
     TRY_ASSIGN(control_, streams::HttpServer::open({.unix_path = control_socket_path(settings_)}));
     control_->route("POST", "/audit/control", [this](const streams::HttpRequest& request) { return control(request); });
+    control_->route("POST", "/audit/compare", [this](const streams::HttpRequest&) { return compare(); });
     control_->start();
     if (streams::HttpServer* server = peer_door_.server()) {
       peers_.serve(*server);
@@ -187,6 +189,15 @@ class FrontDoor {
     auto done = append_control_events(log_, topic_names(settings_).full(Topic::kAudit), events);
     return done ? streams::json_response(Json::object().set("appended", static_cast<int64_t>(events.size())))
                 : streams::error_response(done.error());
+  }
+
+  /// Whether the stored rows are those that the log makes, for whoever cannot read the log beside us.
+  streams::HttpResponse compare() {
+    auto compared = [this]() -> Result<int64_t> {
+      TRY_ASSIGN(const streams::StoredChain chain, open_stored_chain(settings_, settings_.data_dir));
+      return replay::compare_chain(log_, topic_names(settings_), chain, false, &closing_);
+    }();
+    return compared ? streams::json_response(Json::object().set("rows", *compared)) : streams::error_response(compared.error());
   }
 
   streams::Readiness ready() {
