@@ -2,9 +2,11 @@
 and the runbooks of these, executed command by command as they stand on their pages."""
 
 import datetime
+import itertools
 import json
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 
@@ -22,7 +24,7 @@ REFUSED, PARITY, TAMPERED, INCOMPLETE = 5, 7, 4, 8
 class World:
     """An installation whose rows a SoftHSM token signs, with an approved signing proxy to stand in, on a database of its own."""
 
-    def __init__(self, test, sets=()):
+    def __init__(self, test, sets=(), log="embedded"):
         self.test = test
         directory = pathlib.Path(test.directory) / harness.unique("world")
         self.token = world.softhsm(directory / "hsm")
@@ -32,7 +34,7 @@ class World:
         test.addCleanup(self.proxy.stop)
         where = self.proxy.directory
         self.env = {"AUDIT_SIGNER_PIN": world.PIN, "REQUIRE_KMS": "true", "USER": "operator", **self.token}
-        self.assay = test.assay(database=True, sets=[
+        self.assay = test.assay(log, database=True, sets=[
             "audit.signer=pkcs11", "audit.signer_id=v1", f"audit.pkcs11.module={world.MODULE}", "audit.pkcs11.token=assay",
             "audit.pkcs11.create=true", "audit.sign_attempts=1", "audit.emergency.signer=proxy", "audit.emergency.signer_id=proxy-v1",
             f"audit.proxy.url=https://127.0.0.1:{self.proxy.port}", f"audit.proxy.ca={where}/ca.pem",
@@ -176,24 +178,69 @@ class AuditControl(harness.EndToEnd):
         self.assertTrue(here.proves()["v2"]["revoked"])
         harness.wait_until("the gauge", lambda: re.search(r"^assay_audit_key_overdue_seconds(?:\{\})? [1-9]", here.assay.http("/metrics")[1], re.MULTILINE))
 
+    def test_rows_that_do_not_hold_are_not_attested(self):
+        here = World(self)
+        here.start()
+        here.events()
+        here.signed()
+        revoke = ("compromised", "v1", "--revoke", "--successor", "v2", "--reason", "laptop stolen")
+        kept, = harness.psql(here.url, "SELECT payload FROM audit_log WHERE sequence = 3")[0]
+        self.assertEqual(self.compared(here), (200, ""))
+        for payload, code, status in ((kept.replace("user:", "user;"), TAMPERED, (500, "PARITY_MISMATCH")), (kept, 0, (200, ""))):
+            quoted = payload.replace("'", "''")
+            harness.psql(here.url, f"UPDATE audit_log SET payload = '{quoted}' WHERE sequence = 3")
+            self.assertEqual(self.compared(here), status)
+            self.assertEqual(here.assay.call("audit", *revoke, env=here.env).code, code)
+
+    def compared(self, here):
+        """What the running process says of the chain and its log: status and the error's word."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(here.assay.data / "control.sock"))
+            sock.sendall(b"POST /audit/compare HTTP/1.1\r\nHost: assay\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            head, body = b"".join(iter(lambda: sock.recv(1 << 16), b"")).split(b"\r\n\r\n", 1)
+        return int(head.split(b" ", 2)[1]), json.loads(body).get("error", {}).get("code", "")
+
 
 class Runbooks(harness.EndToEnd):
     """The pages cannot rot: every command on them is run, in order, and must end as the page says."""
 
     def drills(self, here):
-        return {"reports come in": lambda: (here.events(3), here.signed())}
+        def tamper():
+            here.events(4)
+            here.signed()
+            self.kept = harness.psql(here.url, "SELECT payload FROM audit_log WHERE sequence = 3")[0][0]
+            harness.psql(here.url, "UPDATE audit_log SET payload = replace(payload::text, 'user:', 'user;')::json WHERE sequence = 3")
 
-    def rehearse(self, page, sets=()):
-        here = World(self, sets)
+        def stop():
+            if here.assay.log == "embedded":
+                here.service.terminate()
+
+        def restore():
+            quoted = self.kept.replace("'", "''")
+            harness.psql(here.url, f"UPDATE audit_log SET payload = '{quoted}' WHERE sequence = 3")
+            if not here.service.alive():
+                here.start()
+
+        return {"reports come in": lambda: (here.events(3), here.signed()),
+                "the signer goes away, and reports come in": lambda: (here.events(2), here.signed(), here.signer_away(), here.events(4)),
+                "the signer is back": lambda: (here.signer_back(), here.signed()),
+                "reports come in, and a row is changed in the database": tamper,
+                "the service is stopped where the log is embedded": stop,
+                "the row is put back by the owner, and the service runs": restore}
+
+    def rehearse(self, page, log="embedded"):
+        here = World(self, log=log)
         here.start()
         drills = self.drills(here)
         out = here.assay.directory / "out"
         out.mkdir()
         rebuilt = harness.fresh_database()
-        words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in here.assay.command()[1:])
+        # The database by its variable, as an installation has it, so that a command of a page can name another one.
+        words = [word for word in here.assay.command()[1:] if word not in ("--database-url", here.url)]
+        words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
         shell = f'assay() {{ command "{harness.BIN}/assay" {words} "$@"; }}\n'
-        env = {**harness.clean_environment(here.env), "DB": here.url, "REBUILT": rebuilt, "OUT": str(out), "NEW": "v2", "OLD": "v1",
-               "WHO": "Ada", "WHY": "rehearsal"}
+        env = {**harness.clean_environment(here.env), "EVAL_DATABASE_URL": here.url, "DB": here.url, "REBUILT": rebuilt, "OUT": str(out),
+               "NEW": "v2", "OLD": "v1", "WHO": "Ada", "WHY": "rehearsal"}
         text = (ROOT / "runbooks" / page).read_text()
         blocks = re.findall(r"<!-- drill: (.*?) -->|```sh\n(.*?)```", text, re.DOTALL)
         self.assertGreater(sum(1 for _, block in blocks if block), 1)
@@ -213,6 +260,17 @@ class Runbooks(harness.EndToEnd):
         here.signed()
         return here
 
+    def test_kms_outage(self):
+        here = self.rehearse("kms_outage.md")
+        self.assertEqual(set(here.kids()), {"v1"})
+        here.proves()
+
+    def test_emergency_signer(self):
+        here = self.rehearse("emergency_signer.md")
+        signers = here.proves()
+        self.assertEqual(signers["proxy-v1"]["provider"], "emergency")
+        self.assertEqual([kid for kid, _ in itertools.groupby(here.kids())], ["v1", "proxy-v1", "v1"])
+
     def test_key_rotation(self):
         here = self.rehearse("key_rotation.md")
         published = json.loads((here.assay.directory / "out" / "published" / "signers.json").read_text())["signers"]
@@ -221,6 +279,21 @@ class Runbooks(harness.EndToEnd):
             here.url, "SELECT signer_kid FROM audit_events WHERE sequence < "
             "(SELECT sequence FROM audit_events WHERE event_type = 'audit.key_promoted')")])
         here.proves()
+
+    def test_key_compromise(self):
+        here = self.rehearse("key_compromise.md")
+        lost = here.proves()["v1"]
+        self.assertTrue(lost["revoked"])
+        self.assertEqual(int(lost["attestedBy"]), int(lost["attestedThrough"]) + 1)
+        runs = here.json("compromised", "v1")
+        self.assertTrue(all(run["attested"] for run in runs))
+        harness.psql(here.url, f"UPDATE audit_log SET signer_kid = 'v1' WHERE sequence = {len(here.kids())}")
+        self.assertEqual(here.assay.call("audit", "verify", env=here.env).code, TAMPERED, "a revoked key signs nothing any more")
+
+    def test_audit_integrity(self):
+        for log in ("embedded", "kafka"):
+            with self.subTest(log=log):
+                self.rehearse("audit_integrity.md", log).proves()
 
 
 if __name__ == "__main__":
