@@ -182,9 +182,10 @@ class RotationCommand {
   RotationCommand(Context& context, const Flags& flags, ChainStanding standing)
       : context_(context), flags_(flags), standing_(std::move(standing)), rotation_(standing_.state.control.rotation) {}
 
-  Result<int> start() {
+  Result<int> start() { return start_to(flags_.to); }
+
+  Result<int> start_to(std::string to) {
     std::vector<std::string> events;
-    std::string to = flags_.to;
     if (!rotation_) {
       if (!is_plain_id(to)) return Error{Errc::kUsage, "a rotation needs --to ID, of letters, digits, '.', '_' and '-'"};
       if (standing_.signers.find(to) != nullptr)
@@ -265,7 +266,8 @@ class RotationCommand {
       context_.out << render_object(standing_json(context_, standing_), context_.format);
       return 0;
     }
-    if (!rotation_ || !stands(RotationStep::kStaged)) return start();
+    // A schedule that makes up an id each day goes on with the one that it began with.
+    if (!stands(RotationStep::kStaged)) return start_to(rotation_ ? rotation_->to : flags_.to);
     if (!stands(RotationStep::kTested)) return test();
     return stands(RotationStep::kPromoted) ? revoke() : promote();
   }
