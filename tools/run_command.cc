@@ -318,6 +318,21 @@ Result<Json> account(const Settings& settings, streams::Log& log) {
       .set("byReason", std::move(by_reason));
 }
 
+using OpenSigner = std::function<Result<std::shared_ptr<streams::Signer>>()>;
+
+/// The usual signer although it is away, while an emergency key signs in its stead: that one has to sign something now.
+/// Errors: kRefused (none does), and those of the chain and of that key.
+Result<std::shared_ptr<streams::Signer>> stood_in_for(const Settings& settings, const OpenSigner& open) {
+  TRY_ASSIGN(const ChainStanding standing, read_chain_standing(settings, settings.data_dir));
+  const processors::AuditControl& control = standing.state.control;
+  const streams::SignerEntry* usual = standing.signers.find(settings.audit.signer_id);
+  if (control.emergency.empty() || usual == nullptr)
+    return Error{Errc::kRefused, "starting without the signer " + settings.audit.signer_id + ": no emergency key signs"};
+  TRY_ASSIGN(const auto emergency, open_key(settings, place_of(settings, control.keys.at(control.emergency))));
+  TRY(probe_signer(*emergency));
+  return late_signer(usual->key, open);
+}
+
 /// Checks every guard, the signer among them: where a KMS, an HSM or a proxy must sign, it has to sign something first. A key
 /// file is opened later, when the directory is ours.
 Result<std::shared_ptr<streams::Signer>> checked_signer(const Settings& settings, streams::Metrics& metrics) {
@@ -325,10 +340,19 @@ Result<std::shared_ptr<streams::Signer>> checked_signer(const Settings& settings
     TRY(check_production_guards(settings, wall_now().value));
     return std::shared_ptr<streams::Signer>();
   }
-  Result<std::shared_ptr<streams::Signer>> signer = open_signer(settings, [&metrics, id = settings.audit.signer_id](const Error&) {
-    metrics.increment(streams::Metric::kSignerFailures, {id});
-  });
+  const OpenSigner open = [&settings, &metrics] {
+    return open_signer(settings, [&metrics, id = settings.audit.signer_id](const Error&) {
+      metrics.increment(streams::Metric::kSignerFailures, {id});
+    });
+  };
+  Result<std::shared_ptr<streams::Signer>> signer = open();
   Result<void> tried = signer ? probe_signer(**signer) : Result<void>(signer.error());
+  if (!tried) {
+    if (auto away = stood_in_for(settings, open)) {
+      signer = std::move(away);
+      tried = {};
+    }
+  }
   TRY(check_production_guards(settings, wall_now().value, tried ? std::string() : tried.error().message));
   TRY(std::move(tried));
   return signer;

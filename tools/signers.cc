@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <thread>
 
 #include "streams/signer_guard.h"
@@ -105,7 +106,42 @@ Result<std::unique_ptr<streams::Signer>> open_bare(const Settings& settings, con
   return streams::open_file_signer(options);
 }
 
+class LateSigner : public streams::Signer {
+ public:
+  LateSigner(SignerKey key, std::function<Result<std::shared_ptr<streams::Signer>>()> open)
+      : key_(std::move(key)), open_(std::move(open)) {}
+
+  Result<std::string> sign(const Sha256Digest& digest) override {
+    TRY_ASSIGN(auto signer, opened());
+    return signer->sign(digest);
+  }
+  Result<std::vector<std::string>> sign_all(std::span<const Sha256Digest> digests) override {
+    TRY_ASSIGN(auto signer, opened());
+    return signer->sign_all(digests);
+  }
+  const SignerKey& key() const override { return key_; }
+
+ private:
+  Result<std::shared_ptr<streams::Signer>> opened() {
+    std::lock_guard lock(mutex_);
+    if (signer_) return signer_;
+    TRY_ASSIGN(auto signer, open_());
+    if (signer->key() != key_)
+      return Error{Errc::kRefused, "opening the signer " + key_.signer_id + ": its key is not the one that the chain knows"};
+    return signer_ = std::move(signer);
+  }
+
+  const SignerKey key_;
+  const std::function<Result<std::shared_ptr<streams::Signer>>()> open_;
+  std::mutex mutex_;
+  std::shared_ptr<streams::Signer> signer_;  // under mutex_
+};
+
 }  // namespace
+
+std::shared_ptr<streams::Signer> late_signer(SignerKey key, std::function<Result<std::shared_ptr<streams::Signer>>()> open) {
+  return std::make_shared<LateSigner>(std::move(key), std::move(open));
+}
 
 KeyPlace configured_key(const AuditSettings& audit) {
   return {audit.signer, audit.signer_id, "", audit.signer == "file" || (audit.signer == "pkcs11" && audit.pkcs11.create)};

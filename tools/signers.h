@@ -29,6 +29,10 @@ Result<std::shared_ptr<streams::Signer>> open_key(const Settings& settings, cons
 /// The signer of the settings; in development its key file is made on first use. Errors: as open_key().
 Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings, const SignerFailure& on_failure = {});
 
+/// The signer of a key that is known, opened when it is first needed: meanwhile it may be away.
+/// Errors of the calls: those of `open`; kRefused (it has another key).
+std::shared_ptr<streams::Signer> late_signer(SignerKey key, std::function<Result<std::shared_ptr<streams::Signer>>()> open);
+
 /// Where the signer of the settings is.
 KeyPlace configured_key(const AuditSettings& audit);
 

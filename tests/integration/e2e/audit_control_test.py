@@ -157,6 +157,30 @@ class AuditControl(harness.EndToEnd):
         self.assertEqual(done.code, TAMPERED)
         self.assertIn("retired", done.out.decode())
 
+    def test_an_emergency_outlives_a_restart_while_the_token_is_away(self):
+        here = World(self)
+        here.start()
+        here.events()
+        here.signed()
+        here.signer_away()
+        here.audit("emergency", "--reason", "token away")
+        here.signed()
+        here.service.kill()
+        here.start()
+        here.events()
+        here.signed()
+        here.service.kill()
+        here.proxy.stop()
+        self.assertEqual(here.assay.call("run", "--until-end", env=here.env).code, REFUSED, "neither key signs")
+        here.proxy.start()
+        here.start()
+        here.signer_back()
+        here.audit("emergency", "--end", "--reason", "token back")
+        here.events()
+        here.signed()
+        self.assertEqual([kid for kid, _ in itertools.groupby(here.kids())], ["v1", "proxy-v1", "v1"])
+        here.proves()
+
     def sequence_of(self, here, event_type):
         return int(harness.psql(here.url, f"SELECT sequence FROM audit_events WHERE event_type = '{event_type}'")[0][0])
 
@@ -166,10 +190,10 @@ class AuditControl(harness.EndToEnd):
         here.events()
         due = datetime.datetime.fromisoformat(here.json("rotate", "status")["due"])
         harness.wait_until("the due time", lambda: datetime.datetime.now(datetime.timezone.utc) > due)
-        for _ in range(3):
-            here.audit("rotate", "next", "--to", "v2", "--reason", "schedule")
+        for made_up in ("v2", "v3", "v4"):  # a schedule knows nothing of the rotation that it began
+            here.audit("rotate", "next", "--to", made_up, "--reason", "schedule")
         status = here.json("rotate", "status")
-        self.assertEqual((status["rotation"], status["active"]), ("tested", "v1"))
+        self.assertEqual((status["rotation"], status["to"], status["active"]), ("tested", "v2", "v1"))
         refused = here.assay.call("audit", "rotate", "promote", env=here.env)
         self.assertEqual(refused.code, REFUSED)
         self.assertIn("overlap", refused.err)
