@@ -123,6 +123,32 @@ class AuditControl(harness.EndToEnd):
         self.assertGreater(int(harness.psql(here.url, "SELECT count(*) FROM audit_signatures")[0][0]), 4)
         here.proves()
 
+    def test_pause_holds_and_safe_mode_stages(self):
+        here = World(self)
+        here.start()
+        here.audit("pause", "--reason", "maintenance")
+        held = here.head()["rows"]
+        here.assay.call("audit", "safe-mode", "off", "--wait", "0", "--reason", "x", env=here.env)
+        here.assay.call("audit", "safe-mode", "off", "--wait", "0", "--reason", "y", env=here.env)
+        row, = [row for row in here.assay.json("lag", env=here.env) if row["topic"].endswith("audit-events")]
+        self.assertEqual(here.head()["rows"], held)
+        self.assertGreaterEqual(row["recordsBehind"], 2)
+        self.assertIn(row["state"], ("ok", "paused"))
+        status = here.json("rotate", "status")
+        self.assertTrue(status["paused"])
+        here.service.kill()
+        here.start()
+        self.assertEqual(here.head()["rows"], held, "also after a restart")
+        here.audit("resume", "--reason", "done")
+        self.assertGreaterEqual(here.signed()["rows"], held + 3)
+        here.audit("safe-mode", "on", "--reason", "rebuild")
+        signed = here.head()["signedThrough"]
+        here.events(3)
+        self.assertEqual(here.head()["signedThrough"], signed)
+        here.audit("safe-mode", "off", "--reason", "rebuilt")
+        here.signed()
+        here.proves()
+
     def test_a_rotation_outlives_a_crash_at_each_step(self):
         here = World(self)
         here.start()
