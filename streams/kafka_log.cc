@@ -51,9 +51,11 @@ class KafkaLog final : public Log {
   Result<void> describe_topics(std::vector<TopicConfig>& topics);
   /// The answer, or nothing when none comes in time.
   EventPtr wait(rd_kafka_queue_t* queue) const;
-  /// Sends an admin request and waits for its answer.
-  Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op,
-                       const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request);
+  /// Sends an admin request and waits for its answer. `given_up_ms`: when librdkafka gives it up.
+  using Request = std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>;
+  Result<EventPtr> ask(std::string_view attempt, rd_kafka_admin_op_t op, const Request& request);
+  Result<EventPtr> ask(const Client& client, std::string_view attempt, rd_kafka_admin_op_t op, int given_up_ms,
+                       const Request& request);
   Result<void> wait_for_topic(const TopicConfig& topic);
   /// A consumer of that group that never joins it: it asks for offsets and commits them. (librdkafka's admin requests for
   /// offsets abort the process when they time out before the group's coordinator is found.)
@@ -65,6 +67,10 @@ class KafkaLog final : public Log {
   std::mutex mutex_;
   std::shared_ptr<Client> uncommitted_;                    // made when it is first needed
   std::map<std::string, std::shared_ptr<Client>> groups_;  // likewise
+  /// Likewise, and made anew after a request that failed. librdkafka (2.0.2) aborts the process when an admin request
+  /// to a group's coordinator is given up and the coordinator is found afterwards. So none is: it has an hour, we wait for
+  /// less, and then its client goes with it.
+  std::shared_ptr<Client> describer_;
 };
 
 Result<std::string> KafkaLog::cluster_id() {
@@ -84,17 +90,20 @@ EventPtr KafkaLog::wait(rd_kafka_queue_t* queue) const {
   return event;
 }
 
-Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op,
-                               const std::function<void(const rd_kafka_AdminOptions_t*, rd_kafka_queue_t*)>& request) {
+Result<EventPtr> KafkaLog::ask(std::string_view attempt, rd_kafka_admin_op_t op, const Request& request) {
+  return ask(*client_, attempt, op, kRequestTimeoutMs, request);
+}
+
+Result<EventPtr> KafkaLog::ask(const Client& client, std::string_view attempt, rd_kafka_admin_op_t op, int given_up_ms,
+                               const Request& request) {
   char text[512];
-  AdminOptionsPtr options(rd_kafka_AdminOptions_new(client_->get(), op));
-  CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), kRequestTimeoutMs, text, sizeof text) ==
-        RD_KAFKA_RESP_ERR_NO_ERROR);
-  QueuePtr queue(rd_kafka_queue_new(client_->get()));
+  AdminOptionsPtr options(rd_kafka_AdminOptions_new(client.get(), op));
+  CHECK(rd_kafka_AdminOptions_set_request_timeout(options.get(), given_up_ms, text, sizeof text) == RD_KAFKA_RESP_ERR_NO_ERROR);
+  QueuePtr queue(rd_kafka_queue_new(client.get()));
   request(options.get(), queue.get());
   EventPtr event = wait(queue.get());
-  if (!event) return client_->error(Errc::kUnreachable, attempt, "no answer");
-  if (auto err = rd_kafka_event_error(event.get())) return client_->error(err, attempt, rd_kafka_event_error_string(event.get()));
+  if (!event) return client.error(Errc::kUnreachable, attempt, "no answer");
+  if (auto err = rd_kafka_event_error(event.get())) return client.error(err, attempt, rd_kafka_event_error_string(event.get()));
   return event;
 }
 
@@ -245,16 +254,29 @@ Result<std::unique_ptr<Membership>> KafkaLog::join(const std::string& group, con
 }
 
 Result<GroupView> KafkaLog::members(const std::string& group) {
+  constexpr int kHourMs = 3600 * 1000;
   const std::string attempt = "asking for the members of group " + group;
   const char* name = group.c_str();
-  TRY_ASSIGN(auto event, ask(attempt, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, [&](auto* options, auto* queue) {
-               rd_kafka_DescribeConsumerGroups(client_->get(), &name, 1, options, queue);
-             }));
+  std::shared_ptr<Client> client;
+  {
+    std::lock_guard lock(mutex_);
+    if (!describer_) {
+      TRY_ASSIGN(describer_, Client::create(options_, RD_KAFKA_CONSUMER, {}, {}));
+    }
+    client = describer_;
+  }
+  auto event = ask(*client, attempt, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, kHourMs,
+                   [&](auto* options, auto* queue) { rd_kafka_DescribeConsumerGroups(client->get(), &name, 1, options, queue); });
+  if (!event) {
+    std::lock_guard lock(mutex_);
+    if (describer_ == client) describer_.reset();
+    return event.error();
+  }
   size_t count = 0;
-  auto* groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event.get()), &count);
+  auto* groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event->get()), &count);
   CHECK(count == 1);
   if (const rd_kafka_error_t* error = rd_kafka_ConsumerGroupDescription_error(groups[0]))
-    return client_->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
+    return client->error(rd_kafka_error_code(error), attempt, rd_kafka_error_string(error));
   return view_of(*groups[0]);
 }
 

@@ -1,4 +1,4 @@
-"""A broker of a test's own that can be frozen: connections stand, and nothing answers."""
+"""A broker of a test's own that can be frozen (connections stand, and nothing answers) or be away (there is nobody to connect to)."""
 
 import importlib.machinery
 import importlib.util
@@ -23,9 +23,16 @@ class FrozenBroker:
         directory = tempfile.mkdtemp(prefix="assay-frozen-")
         os.chmod(directory, 0o755)
         self.server = module.Broker(directory)
+        self.start()
+
+    def start(self):
+        """Where it was before, when it was."""
         self.address = self.server.up(service.identity(os.getpid()), ephemeral=True)
         supervisor = service.read_json(self.server.directory / "pid.json")["pid"]
         self.pid = int(subprocess.run(["pgrep", "-P", str(supervisor)], capture_output=True, text=True, check=True).stdout.split()[0])
+
+    def stop(self):
+        self.server.down(now=True)
 
     def freeze(self):
         os.kill(self.pid, signal.SIGSTOP)
@@ -35,5 +42,5 @@ class FrozenBroker:
 
     def close(self):
         self.thaw()
-        self.server.down(now=True)
+        self.stop()
         service.remove(self.server.directory)

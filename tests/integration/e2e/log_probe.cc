@@ -2,6 +2,8 @@
 //   log_probe embedded DIR|kafka BROKERS produce        lines of standard input: TOPIC PARTITION TIMESTAMP_MS KEY VALUE HEADER…
 //   log_probe embedded DIR|kafka BROKERS read TOPIC     lines on standard output: PARTITION OFFSET TIMESTAMP_MS KEY VALUE HEADER…
 //   log_probe embedded DIR|kafka BROKERS cut TOPIC PARTITION OFFSET     takes away what lies before, as retention does
+//   log_probe embedded DIR|kafka BROKERS members        a group's name per line of standard input: how many members it has, or why
+//   not
 // KEY and VALUE are "-" (null) or "=HEX"; a header is the name in hex and then the same.
 #include <iostream>
 #include <memory>
@@ -69,6 +71,14 @@ Result<void> read(Log& log, const std::string& topic) {
   return {};
 }
 
+Result<void> members(Log& log) {
+  for (std::string group; std::getline(std::cin, group);) {
+    const auto view = log.members(group);
+    std::cout << (view ? std::to_string(view->members.size()) : view.error().message) << std::endl;
+  }
+  return {};
+}
+
 Result<std::unique_ptr<Log>> open(std::string_view kind, const std::string& where, bool read_only) {
   if (kind == "kafka") {
     KafkaLogOptions options;
@@ -83,8 +93,11 @@ Result<std::unique_ptr<Log>> open(std::string_view kind, const std::string& wher
 Result<void> run(const std::vector<std::string>& words) {
   const bool reads = words.size() == 4 && words[2] == "read";
   const bool cuts = words.size() == 6 && words[2] == "cut";
-  if (!reads && !cuts && !(words.size() == 3 && words[2] == "produce")) return Error{Errc::kUsage, "see the head of log_probe.cc"};
+  const bool asks = words.size() == 3 && words[2] == "members";
+  if (!reads && !cuts && !asks && !(words.size() == 3 && words[2] == "produce"))
+    return Error{Errc::kUsage, "see the head of log_probe.cc"};
   TRY_ASSIGN(auto log, open(words[0], words[1], reads));
+  if (asks) return members(*log);
   if (cuts) return log->delete_before({words[3], std::stoi(words[4])}, Offset(std::stoll(words[5])));
   return reads ? read(*log, words[3]) : produce(*log);
 }

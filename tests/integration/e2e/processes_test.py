@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 
 import frozen_broker
 import group
@@ -132,6 +133,28 @@ class Processes(group.Group):
         broker.thaw()
         self.assertEqual(run_home.fold()["delivered"], 300)
         self.assertEqual(service_home.fold()["delivered"], 300)
+
+    def test_whoever_asked_a_broker_that_was_away_lives_when_it_is_back(self):
+        broker = frozen_broker.FrozenBroker()
+        self.addCleanup(broker.close)
+        probe = subprocess.Popen([harness.BIN / "log_probe", "kafka", broker.address, "members"], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True)
+        self.addCleanup(probe.kill)
+
+        def asked(group):
+            probe.stdin.write(group + "\n")
+            probe.stdin.flush()
+            return probe.stdout.readline().rstrip("\n")
+
+        harness.wait_until("a first answer", lambda: asked("somebody") == "0")
+        broker.stop()
+        self.assertIn("asking for the members of group somebody", asked("somebody"))
+        broker.start()
+        # What waited for the coordinator in vain finds it now.
+        harness.wait_until("an answer", lambda: asked("somebody") == "0")
+        probe.stdin.close()
+        self.assertEqual(probe.wait(60), 0)
+        probe.stdout.close()
 
     def test_a_quick_restart_moves_nothing(self):
         members = self.group(2)
