@@ -144,6 +144,7 @@ def main():
         facts = runner.run()
     except BaseException as error:
         failure = str(error) if isinstance(error, world.Failed) else traceback.format_exc()
+        failure += "".join(f"\nprocess {name} is not there:\n{said}" for name, said in runner.world.ended().items())
     finally:
         runner.world.down(keep=failure is not None or options.keep)
     report = {"seed": options.seed, "passed": failure is None, "faults": len(runner.injected), "kinds": len({e["kind"] for e in runner.injected}),

@@ -380,6 +380,10 @@ class World:
                 raise Failed(f"not ready {timeout_s} s after {when}: " + "\n".join(f"{name}: {text}" for name, text in waiting.items()))
             time.sleep(0.2)
 
+    def ended(self):
+        """What the services that do not run said last: often why nothing came by any more."""
+        return {member.name: service.tail(member.log, 8) for member in self.services if member.child is not None and not member.alive()}
+
     def events(self):
         said = collections.Counter()
         for member in [*self.services, *self.guests]:
