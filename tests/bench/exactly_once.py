@@ -85,12 +85,27 @@ def figure(what, count, took, **more):
     return row["perSecond"]
 
 
+def multiplied(given, copies, out):
+    """The reports of a file (.zst recognised), each as often as said, from as many times the agents."""
+    words = ["zstd", "-dcq", given] if str(given).endswith(".zst") else ["cat", given]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as lines, open(out, "wb") as to:
+        for line in lines.stdout:
+            for copy in range(copies):
+                mark = b"%d-" % copy if copy else b""
+                to.write(line.replace(b'"id":"', b'"id":"' + mark, 1).replace(b'"agentId":"', b'"agentId":"' + mark, 1))
+    if lines.returncode != 0:
+        sys.exit(f"bench: reading {given}: exit {lines.returncode}")
+    return out
+
+
 def main(directory):
     directory = pathlib.Path(directory)
     agents, form = os.environ.get("BENCH_AGENTS", "42"), os.environ.get("BENCH_FORMAT", "json")
     given, partitions = os.environ.get("BENCH_INPUT"), os.environ.get("BENCH_PARTITIONS", "2")
-    reports = pathlib.Path(given) if given else directory / "fleet.jsonl"
-    if not given:
+    reports = directory / "reports.jsonl"
+    if given:
+        reports = multiplied(given, int(os.environ.get("BENCH_COPIES", "1")), reports)
+    else:
         count = os.environ.get("BENCH_REPORTS", "2000000")
         subprocess.run(say(ASSAY, "generate", "--agents", agents, "--reports", count, "--seed", 1, "--out", reports), check=True)
     assay = [ASSAY, "--data-dir", directory / "assay", "--brokers", BROKERS, "--set", f"topics.partitions={partitions}", "--set",
