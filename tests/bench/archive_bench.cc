@@ -41,7 +41,9 @@ std::vector<Fetch> fetched(Log& log, const std::string& topic) {
 
 void run(const std::filesystem::path& data, const std::filesystem::path& json, int32_t partitions) {
   const TopicNames names("", partitions);
-  auto log = must(open_embedded_log((data / "log").string(), {.read_only = true}));
+  EmbeddedLogOptions reading;
+  reading.read_only = true;
+  auto log = must(open_embedded_log((data / "log").string(), reading));
   const std::vector<Fetch> reports = fetched(*log, names.full(Topic::kReports));
   double count = 0, bytes = 0;
   std::string plain;  // the same records, one after the other
