@@ -56,7 +56,7 @@ class AuditProjector::Run {
     // What is being stored comes to its end; what was only folded is read again by the next run.
     Result<void> stored = finish_writing();
     if (result) result = std::move(stored);
-    commit_offsets();
+    if (!commit_failed_) commit_offsets();  // who gave no answer just now keeps nobody who is to end
     return result;
   }
 

@@ -1,6 +1,7 @@
 // Writing: transactions of one transactional id, and idempotent writes outside of them.
 #include <algorithm>
 #include <cstdlib>
+#include <future>
 #include <set>
 
 #include "streams/kafka_log_parts.h"
@@ -93,6 +94,9 @@ class KafkaWriter final : public LogWriter {
   static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
 
   Result<void> deliver(size_t count);
+  using Offsets = std::shared_ptr<rd_kafka_topic_partition_list_t>;
+  using GroupProof = std::shared_ptr<const rd_kafka_consumer_group_metadata_t>;
+  std::optional<ErrorPtr> register_offsets(const Offsets& offsets, const GroupProof& proof);
   Result<void> send_offsets();
   Error roll_back(std::string_view attempt, std::string_view why);
   Error finish(Error error);
@@ -122,7 +126,7 @@ class KafkaWriter final : public LogWriter {
   size_t delivered_ = 0;
   rd_kafka_resp_err_t delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
 
-  Unanswered unanswered_;
+  const std::shared_ptr<Unanswered> unanswered_ = std::make_shared<Unanswered>();
   std::shared_ptr<Client> client_;  // its threads end before what they call
   std::optional<Destinations> destinations_;
 };
@@ -167,7 +171,7 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
                                   [](rd_kafka_conf_t* conf, void* self) {
                                     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
                                     rd_kafka_conf_interceptor_add_on_new(conf, "assay", on_new,
-                                                                         &static_cast<KafkaWriter*>(self)->unanswered_);
+                                                                         static_cast<KafkaWriter*>(self)->unanswered_.get());
                                   },
                                   writer.get()));
   writer->destinations_.emplace(*writer->client_);
@@ -219,11 +223,11 @@ Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
   transaction_.reset();
   // librdkafka aborts the process when it hears of such a request, or gives it up, after its transaction has ended. It is left
   // to the next writer of this id to end it.
-  if (unanswered_.registering())
+  if (unanswered_->registering())
     return finish(client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; its partitions were never confirmed"));
   ErrorPtr error = end(rd_kafka_abort_transaction);
   if (error) return failed(error, std::string(attempt) + " (" + std::string(why) + "), then aborting");
-  if (unanswered_.any())
+  if (unanswered_->any())
     return finish(
         client_->error(Errc::kAmbiguous, named(attempt), std::string(why) + "; aborted, but a request of it was never answered"));
   return client_->error(Errc::kAborted, named(attempt), why);
@@ -292,10 +296,28 @@ Result<void> KafkaWriter::deliver(size_t count) {
   return {};
 }
 
+/// The call's time-out cannot be taken up, and it is looked at only when a request has been answered or given up; while the group's
+/// coordinator cannot be connected to, none is sent, and the call lasts until it can. So it has a thread to wait in, where a
+/// process that is to end leaves it, with all that it uses; then there is no answer.
+std::optional<ErrorPtr> KafkaWriter::register_offsets(const Offsets& offsets, const GroupProof& proof) {
+  const Milliseconds patience = answer_patience(timeout_ms_);
+  std::packaged_task<ErrorPtr()> call([used = std::pair(unanswered_, client_), offsets, proof, patience] {
+    return ErrorPtr(
+        rd_kafka_send_offsets_to_transaction(used.second->get(), offsets.get(), proof.get(), static_cast<int>(patience.count())));
+  });
+  std::future<ErrorPtr> answer = call.get_future();
+  std::thread(std::move(call)).detach();
+  for (auto began = Clock::now(); answer.wait_for(kSlice) != std::future_status::ready;) {
+    if (!stopping()) began = Clock::now();
+    if (Clock::now() - began > patience + kSlice) return std::nullopt;
+  }
+  return answer.get();
+}
+
 Result<void> KafkaWriter::send_offsets() {
   const OffsetCommit& commit = *transaction_->offsets;
   const std::string metadata = transaction_->metadata ? transaction_->metadata(places_) : std::string();
-  PartitionListPtr list = make_list(commit.offsets.size());
+  const Offsets list = make_list(commit.offsets.size());
   for (const auto& [tp, offset] : commit.offsets) {
     auto* place = rd_kafka_topic_partition_list_add(list.get(), tp.topic.c_str(), tp.partition);
     place->offset = offset.value;
@@ -303,7 +325,7 @@ Result<void> KafkaWriter::send_offsets() {
     std::copy_n(metadata.c_str(), metadata.size() + 1, static_cast<char*>(place->metadata));
     place->metadata_size = metadata.size();
   }
-  std::shared_ptr<const rd_kafka_consumer_group_metadata_t> proof;
+  GroupProof proof;
   if (transaction_->member)
     proof = static_cast<const KafkaMembership*>(transaction_->member)->proof();
   else
@@ -312,9 +334,9 @@ Result<void> KafkaWriter::send_offsets() {
   if (!proof) return roll_back(attempt, "the member has no assignment");
   for (const auto began = Clock::now();;) {
     const auto called = Clock::now();
-    // Its time-out cannot be taken up, and it is looked at only when a request has been answered or given up.
-    ErrorPtr error(rd_kafka_send_offsets_to_transaction(client_->get(), list.get(), proof.get(),
-                                                        static_cast<int>(answer_patience(timeout_ms_).count())));
+    std::optional<ErrorPtr> answer = register_offsets(list, proof);
+    if (!answer) return finish(client_->error(Errc::kAmbiguous, named(attempt), "no answer, and the process is to end"));
+    const ErrorPtr& error = *answer;
     if (!error) return {};
     if (stopping() && !stop_seen_) stop_seen_ = called;
     if (rd_kafka_error_is_fatal(error.get()) || is_fencing(rd_kafka_error_code(error.get()))) {
@@ -340,7 +362,7 @@ Result<std::vector<Offset>> KafkaWriter::commit() {
       return roll_back("committing a transaction", rd_kafka_error_string(error.get()));
     return failed(error, "committing a transaction");
   }
-  if (unanswered_.any())
+  if (unanswered_->any())
     return finish(
         client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
   for (size_t i = 0; i < places_.size(); ++i)

@@ -452,8 +452,13 @@ void Pipeline::drive(Driver& driver, const std::atomic<bool>& stop) {
     Result<void> ended = be_member(driver, stop);
     driver.joined = false;
     standbys_.be_member(driver.name, {});
+    const Milliseconds stopped = runtime_.uptime();
     stop_all(driver);
+    const Milliseconds leaving = runtime_.uptime();
     driver.member->leave();
+    log_info("group.left", {{"group", driver.group},
+                            {"tasks_ms", (leaving - stopped).count()},
+                            {"leave_ms", (runtime_.uptime() - leaving).count()}});
     if (ended) return;
     log_warning("group.failed", {{"group", driver.group}, {"instance", instance}, {"detail", ended.error().message}});
     // Somebody else goes by our name, maybe from a copy of this data directory. Taking it back would cost him his place and

@@ -497,7 +497,7 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
         if (events_.retrying) events_.retrying(spec_, committed.error());
         // Only a new writer settles what an unanswered commit came to, before anybody looks at the offsets.
         if (code == Errc::kAmbiguous && !planted(Bug::kAmbiguousProducer)) writer_.reset();
-        if (stopping) return {};
+        if (stop) return {};  // the next start finds out
         std::map<TopicPartition, Offset> were;
         if (planted(Bug::kSeekForgotten)) were = input_positions(fold_->meta());
         TRY(open(stop));

@@ -53,10 +53,11 @@ class KafkaLogTest : public LogConformance {
     return shell("kcat -C -e -q -b " + std::string(KafkaWorld::brokers()) + " -t " + topic +
                  " -X isolation.level=read_committed -f '(%k->%s)'");
   }
-  static void restart_broker() {
+  /// `verb`: down, or restart, which starts one that is down.
+  static void broker(const std::string& verb) {
     const char* dir = std::getenv("ASSAY_TEST_BROKER_DIR");
     ASSERT_NE(dir, nullptr) << "run this through deploy/with --broker -- ...";
-    shell(ASSAY_SOURCE_DIR "/deploy/broker restart " + std::string(dir) + " --now");
+    shell(ASSAY_SOURCE_DIR "/deploy/broker " + verb + " " + std::string(dir) + " --now");
   }
   /// The broker's own process: the only child of the supervisor that pid.json names.
   static pid_t broker_pid() {
@@ -535,6 +536,32 @@ TEST_P(KafkaLogTest, AProcessThatStopsWhileOffsetsAreUnansweredLeavesSoon) {
   EXPECT_LT(took, std::chrono::seconds(8));
 }
 
+TEST_P(KafkaLogTest, AProcessThatStopsWhileThereIsNobodyToSendOffsetsToLeavesSoon) {
+  std::atomic<bool> stopping{false};
+  KafkaLogOptions options;
+  options.brokers = KafkaWorld::brokers();
+  options.stopping = &stopping;
+  options.transaction_timeout_ms = 60000;
+  auto log = must(open_kafka_log(options));
+  const std::string topic = fresh_topic();
+  auto by = must(log->open_writer(fresh_name("writer")));
+  Transaction t = transaction({record(topic, 0, "a", "1")});
+  t.offsets = OffsetCommit{fresh_name("group"), {{TopicPartition{topic, 0}, Offset(0)}}};
+  must(by->prepare(std::move(t)));
+  broker("down");
+  auto outcome = std::async(std::launch::async, [&] { return by->commit(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  stopping = true;
+  const auto start = Clock::now();
+  const auto came_back = outcome.get();
+  by.reset();
+  const auto took = Clock::now() - start;
+  broker("restart");
+  ASSERT_FALSE(came_back.has_value());
+  EXPECT_EQ(came_back.error().code, Errc::kAmbiguous) << came_back.error().message;
+  EXPECT_LT(took, std::chrono::seconds(8));
+}
+
 TEST_P(KafkaLogTest, ReadersAndWritersSurviveRestartsOfTheBroker) {
   const std::string topic = fresh_topic(), id = fresh_name("writer");
   std::atomic<bool> enough{false};
@@ -583,7 +610,7 @@ TEST_P(KafkaLogTest, ReadersAndWritersSurviveRestartsOfTheBroker) {
   };
   read_for(5);
   for (int i = 0; i < 2; ++i) {
-    restart_broker();
+    broker("restart");
     read_for(5);
   }
   enough = true;
