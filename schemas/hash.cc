@@ -1,6 +1,8 @@
 #include "schemas/hash.h"
 
+#define OPENSSL_SUPPRESS_DEPRECATED  // SHA256_*: see below
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -39,34 +41,35 @@ UInt128 xxh3_128(std::string_view bytes, uint64_t seed) {
 
 uint64_t xxh3_64(std::string_view bytes, uint64_t seed) { return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed); }
 
+// OpenSSL's own hash functions, without the layer that chooses among implementations: for a short record that layer costs as much
+// as the hash, and it chooses these.
 namespace {
-EVP_MD_CTX* begin_sha256(EVP_MD_CTX* context) {
-  // Fetched once: looking the algorithm up costs more than hashing a short record.
-  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  CHECK(context != nullptr && EVP_DigestInit_ex(context, algorithm, nullptr) == 1);
-  return context;
+SHA256_CTX& state_of(void* context) { return *static_cast<SHA256_CTX*>(context); }
+
+void add_part(SHA256_CTX& state, std::string_view part) {
+  if (!part.empty()) CHECK(SHA256_Update(&state, part.data(), part.size()) == 1);
 }
-EVP_MD_CTX* sha256_context(void* context) { return static_cast<EVP_MD_CTX*>(context); }
 }  // namespace
 
-Sha256::Sha256() : context_(begin_sha256(EVP_MD_CTX_new())) {}
-Sha256::~Sha256() { EVP_MD_CTX_free(sha256_context(context_)); }
+Sha256::Sha256() : context_(new SHA256_CTX) { CHECK(SHA256_Init(&state_of(context_)) == 1); }
+Sha256::~Sha256() { delete &state_of(context_); }
 
-void Sha256::add(std::string_view part) {
-  if (!part.empty()) CHECK(EVP_DigestUpdate(sha256_context(context_), part.data(), part.size()) == 1);
-}
+void Sha256::add(std::string_view part) { add_part(state_of(context_), part); }
 
 Sha256Digest Sha256::done() {
   Sha256Digest out;
-  CHECK(EVP_DigestFinal_ex(sha256_context(context_), out.data(), nullptr) == 1);
-  begin_sha256(sha256_context(context_));
+  CHECK(SHA256_Final(out.data(), &state_of(context_)) == 1);
+  CHECK(SHA256_Init(&state_of(context_)) == 1);
   return out;
 }
 
 Sha256Digest sha256(std::string_view a, std::string_view b, std::string_view c) {
-  thread_local Sha256 text;
-  for (std::string_view part : {a, b, c}) text.add(part);
-  return text.done();
+  SHA256_CTX state;
+  CHECK(SHA256_Init(&state) == 1);
+  for (std::string_view part : {a, b, c}) add_part(state, part);
+  Sha256Digest out;
+  CHECK(SHA256_Final(out.data(), &state) == 1);
+  return out;
 }
 
 std::string to_hex(std::string_view bytes) {
