@@ -208,13 +208,17 @@ void Knowledge::set_limit(const std::string& topic, int64_t max_record_bytes) {
   limits_[topic] = max_record_bytes;
 }
 
-Result<void> Knowledge::check_size(const OutRecord& record) const {
+Result<void> Knowledge::check_sizes(std::span<const OutRecord> records) const {
   std::lock_guard lock(mutex_);
-  auto limit = limits_.find(record.to.topic);
-  const auto size = static_cast<int64_t>((record.key ? record.key->size() : 0) + (record.value ? record.value->size() : 0));
-  if (limit != limits_.end() && size > limit->second)
-    return Error{Errc::kTooLarge, "writing to " + record.to.topic + ": key and value have " + std::to_string(size) +
-                                      " bytes, the topic takes " + std::to_string(limit->second)};
+  const std::string* topic = nullptr;
+  auto limit = limits_.end();
+  for (const OutRecord& record : records) {
+    if (topic == nullptr || *topic != record.to.topic) limit = limits_.find(*(topic = &record.to.topic));
+    const auto size = static_cast<int64_t>((record.key ? record.key->size() : 0) + (record.value ? record.value->size() : 0));
+    if (limit != limits_.end() && size > limit->second)
+      return Error{Errc::kTooLarge, "writing to " + *topic + ": key and value have " + std::to_string(size) +
+                                        " bytes, the topic takes " + std::to_string(limit->second)};
+  }
   return {};
 }
 

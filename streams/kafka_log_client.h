@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -138,7 +139,7 @@ class Knowledge {
   /// Largest key + value of a topic that was created here, or as it would be here; for other topics the broker decides.
   void set_limit(const std::string& topic, int64_t max_record_bytes);
   /// Errors: kTooLarge.
-  Result<void> check_size(const OutRecord& record) const;
+  Result<void> check_sizes(std::span<const OutRecord> records) const;
 
   /// Places that this process committed. The coordinator acknowledges a commit before its markers are written, so the last
   /// stable offset may stay behind them for a moment.

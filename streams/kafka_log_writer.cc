@@ -236,11 +236,19 @@ Error KafkaWriter::roll_back(std::string_view attempt, std::string_view why) {
 Result<void> KafkaWriter::prepare(Transaction transaction) {
   CHECK(!transaction_);
   if (done_) return *done_;
-  for (const OutRecord& record : transaction.records) TRY(knowledge_->check_size(record));
+  TRY(knowledge_->check_sizes(transaction.records));
   std::vector<rd_kafka_topic_t*> topics;
+  topics.reserve(transaction.records.size());
   partitions_.clear();
-  for (const OutRecord& record : transaction.records) {  // topics are known before the first write: metadata asked for in
-    TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));  // a transaction can outlast it
+  partitions_.reserve(transaction.records.size());
+  // Topics are known before the first write: metadata asked for in a transaction can outlast it.
+  const std::string* named = nullptr;  // records for one topic mostly follow each other
+  Destinations::Topic* topic = nullptr;
+  for (const OutRecord& record : transaction.records) {
+    if (named == nullptr || *named != record.to.topic) {
+      named = &record.to.topic;
+      TRY_ASSIGN(topic, destinations_->find(*named));
+    }
     TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
     topics.push_back(topic->handle.get());
     partitions_.push_back(partition);
@@ -365,8 +373,12 @@ Result<std::vector<Offset>> KafkaWriter::commit() {
   if (unanswered_->any())
     return finish(
         client_->error(Errc::kAmbiguous, named("committing a transaction"), "committed after a request that was never answered"));
-  for (size_t i = 0; i < places_.size(); ++i)
-    knowledge_->set_committed({transaction_->records[i].to.topic, partitions_[i]}, places_[i]);
+  const auto& records = transaction_->records;
+  for (size_t i = 0; i < places_.size(); ++i) {
+    // The last of a run has the greatest place of it.
+    if (i + 1 < places_.size() && partitions_[i + 1] == partitions_[i] && records[i + 1].to.topic == records[i].to.topic) continue;
+    knowledge_->set_committed({records[i].to.topic, partitions_[i]}, places_[i]);
+  }
   transaction_.reset();
   return std::move(places_);
 }
@@ -417,7 +429,7 @@ Result<std::unique_ptr<LogProducer>> KafkaProducer::open(const KafkaLogOptions& 
 }
 
 Result<void> KafkaProducer::send(OutRecord record) {
-  TRY(knowledge_->check_size(record));
+  TRY(knowledge_->check_sizes({&record, 1}));
   TRY_ASSIGN(auto* topic, destinations_->find(record.to.topic));
   TRY_ASSIGN(const int32_t partition, destinations_->partition(*topic, record));
   rd_kafka_poll(client_->get(), 0);
