@@ -154,8 +154,14 @@ void Metrics::observe(Metric histogram, double seconds, LabelValues labels) {
 
 void Metrics::observe_all(Metric histogram, std::span<const double> seconds, LabelValues labels) {
   std::lock_guard lock(impl_->mutex);
-  prometheus::Histogram& series = impl_->histogram(histogram, labels);
-  for (double value : seconds) series.Observe(value);
+  std::vector<double> counts(kSecondsBuckets.size() + 1);  // a bucket takes its edge
+  double sum = 0;
+  for (double value : seconds) {
+    ++counts[static_cast<size_t>(std::lower_bound(kSecondsBuckets.begin(), kSecondsBuckets.end(), value) -
+                                 kSecondsBuckets.begin())];
+    sum += value;
+  }
+  impl_->histogram(histogram, labels).ObserveMultiple(counts, sum);
 }
 
 double Metrics::value(Metric counter_or_gauge, LabelValues labels) const {
