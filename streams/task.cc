@@ -59,6 +59,10 @@ Error halted(const Error& error) {
   return error.code == Errc::kParity ? Error{Errc::kIncomplete, "LOG_DIVERGED: " + error.message} : error;
 }
 
+/// While records follow each other that have waited for so many commit intervals, a commit takes as long: larger ones cost less for
+/// each record, and nobody who keeps up ever sees that.
+constexpr int kBacklogIntervals = 10;
+
 constexpr size_t kChunkRecords = 16;  // folded between two looks at what the commit holds
 
 }  // namespace
@@ -486,11 +490,25 @@ Result<void> Task::follow_on_store(const std::atomic<bool>& stop) {
 Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
   TRY(open(stop));
   if (reader_ == nullptr) return {};  // stopped on the way
-  Milliseconds due = runtime_.uptime();
+  Milliseconds due = runtime_.uptime(), backlog_due = due;
   bool told_running = false;
+  const Milliseconds backlog_interval = kBacklogIntervals * options_.commit_interval;
+  auto waited_for = [&](Milliseconds time) { return !inputs_.empty() && runtime_.now() - inputs_.back() >= time.count(); };
+  auto room = [&] { return std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records()); };
   for (;;) {
     const bool stopping = stop.load(std::memory_order_relaxed);
-    if (fold_->moved() && (stopping || full() || runtime_.uptime() >= due)) {
+    bool ends = fold_->moved() && (stopping || full() || runtime_.uptime() >= due);
+    if (ends && !stopping && !full() && runtime_.uptime() < backlog_due && waited_for(backlog_interval)) {
+      if (fetched_.records.empty()) {
+        TRY_ASSIGN(auto fetch, reader_->poll(Milliseconds(0), room()));
+        if (fetch) {
+          fetched_ = std::move(*fetch);
+          if (fetched_.records.empty()) TRY(fold_fetched());  // news of an end
+        }
+      }
+      ends = fetched_.records.empty();
+    }
+    if (ends) {
       if (auto committed = commit(); !committed) {
         const Errc code = committed.error().code;
         if (code != Errc::kAborted && code != Errc::kAmbiguous) return committed.error();
@@ -512,13 +530,15 @@ Result<void> Task::run_on_store(const std::atomic<bool>& stop) {
     if (was_idle && !std::exchange(told_running, true) && events_.running) events_.running(spec_);
     const Milliseconds wait = was_idle ? Milliseconds(100) : std::max(Milliseconds(0), due - runtime_.uptime());
     if (fetched_.records.empty()) {
-      TRY_ASSIGN(auto fetch,
-                 reader_->poll(wait, std::min(options_.poll_records, options_.max_commit_records - fold_->staged_records())));
+      TRY_ASSIGN(auto fetch, reader_->poll(wait, room()));
       if (!fetch) continue;
       fetched_ = std::move(*fetch);
     }
     TRY(fold_fetched());
-    if (was_idle) due = runtime_.uptime() + options_.commit_interval;
+    if (was_idle) {
+      due = runtime_.uptime() + options_.commit_interval;
+      backlog_due = runtime_.uptime() + backlog_interval;
+    }
   }
 }
 
