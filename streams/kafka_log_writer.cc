@@ -21,9 +21,8 @@ Milliseconds answer_patience(int64_t transaction_timeout_ms) {
   return Milliseconds(std::min<int64_t>(4000, transaction_timeout_ms - 100));
 }
 
-/// librdkafka sends a batch of a partition only when the one before it was acknowledged. Until then its thread asks again and
-/// again, without a pause, whether what is queued may go: a core is spent on waiting. So a transaction queues what fits into one
-/// batch, and the rest when that has arrived; others use the core meanwhile.
+/// While more is queued than may go, librdkafka's thread asks again and again, without a pause, whether it may now: a core is spent
+/// on waiting. So a transaction queues the next batch while one is on its way, and the one after that when the first has arrived.
 constexpr size_t kQueuedBytes = kBatchBytes / 8 * 7;
 constexpr size_t kRecordFramingBytes = 200;  // about what key, headers and lengths add
 /// What librdkafka keeps about a record that waits to be sent, its headers among it, beside key and value.
@@ -93,7 +92,7 @@ class KafkaWriter final : public LogWriter {
   static rd_kafka_resp_err_t on_new(rd_kafka_t* rk, const rd_kafka_conf_t*, void* unanswered, char*, size_t);
   static void on_delivery(rd_kafka_t*, const rd_kafka_message_t* m, void* opaque);
 
-  Result<void> deliver(size_t count);
+  Result<void> deliver(size_t count, bool all);
   using Offsets = std::shared_ptr<rd_kafka_topic_partition_list_t>;
   using GroupProof = std::shared_ptr<const rd_kafka_consumer_group_metadata_t>;
   std::optional<ErrorPtr> register_offsets(const Offsets& offsets, const GroupProof& proof);
@@ -261,13 +260,14 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
   delivered_ = 0;
   delivery_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
   const auto began = Clock::now();
-  size_t waiting_bytes = 0;
+  size_t batch_begin = 0, batch_bytes = 0;
   for (size_t i = 0; i < records.size(); ++i) {
-    if (waiting_bytes >= kQueuedBytes) {
-      TRY(deliver(i));
-      waiting_bytes = 0;
+    if (batch_bytes >= kQueuedBytes) {
+      TRY(deliver(batch_begin, false));
+      batch_begin = i;
+      batch_bytes = 0;
     }
-    waiting_bytes += kRecordFramingBytes + (records[i].value ? records[i].value->size() : 0);
+    batch_bytes += kRecordFramingBytes + (records[i].value ? records[i].value->size() : 0);
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
     rd_kafka_resp_err_t err;
     while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
@@ -279,15 +279,19 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
     if (aborted.code == Errc::kAborted && errc_of(err) == Errc::kTooLarge) aborted.code = Errc::kTooLarge;
     return aborted;
   }
-  return deliver(records.size());
+  return deliver(records.size(), true);
 }
 
-/// Waits for the places of the first `count` records, which are those that were queued.
-Result<void> KafkaWriter::deliver(size_t count) {
+/// Waits until so many records have arrived: `all`, or some while others follow.
+Result<void> KafkaWriter::deliver(size_t count, bool all) {
   char text[512];
   const auto began = Clock::now();
   while (delivered_ < count && !delivery_error_ && !rd_kafka_fatal_error(client_->get(), text, sizeof text)) {
-    rd_kafka_flush(client_->get(), static_cast<int>(kSlice.count()));  // message.timeout.ms bounds every delivery
+    constexpr int kSliceOfWaiting = static_cast<int>(kSlice.count());  // message.timeout.ms bounds every delivery
+    if (all)
+      rd_kafka_flush(client_->get(), kSliceOfWaiting);
+    else
+      rd_kafka_poll(client_->get(), kSliceOfWaiting);
     if (stopping() && over(began)) delivery_error_ = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
   }
   const std::string attempt = "writing " + std::to_string(places_.size()) + " records";
@@ -299,7 +303,7 @@ Result<void> KafkaWriter::deliver(size_t count) {
     return error;
   }
   // A repeated write that the broker recognised is acknowledged without its place; the metadata needs every place.
-  if (std::any_of(places_.begin(), places_.begin() + static_cast<long>(count), [](Offset o) { return o.value < 0; }))
+  if (all && std::any_of(places_.begin(), places_.end(), [](Offset o) { return o.value < 0; }))
     return roll_back(attempt, "a repeated write was acknowledged without its offset");
   return {};
 }
