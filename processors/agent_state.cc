@@ -49,6 +49,7 @@ bool load_group(std::string_view key, std::string_view value, AgentState& agent,
   if (!decode_group(value, panes, names)) return false;
   if (panes.size() == before) return false;
   const int64_t start = state::read_be64(key.substr(key.size() - 8));
+  agent.panes.set_stored(static_cast<Grain>(grain), start, true);
   for (auto it = panes.lower_bound(start); it != panes.end(); ++it)
     it->second.digest = pane_digest(agent.id, static_cast<Grain>(grain), it->first, it->second, names);
   return true;
@@ -57,7 +58,7 @@ bool load_group(std::string_view key, std::string_view value, AgentState& agent,
 }  // namespace
 
 size_t AgentState::approximate_bytes() const {
-  size_t bytes_held = 400 + dedupe.bytes() + (day == nullptr ? 0 : day->bytes());
+  size_t bytes_held = 400 + dedupe.bytes() + (day == nullptr ? 0 : day->bytes()) + panes.stored_groups() * 64;
   for (Grain g : kGrains)
     for (const auto& [start, pane] : panes.grain(g)) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
   for (const auto& [start, pane] : panes.settled()) bytes_held += 220 + pane.cells.size() * sizeof(Cell);
@@ -123,10 +124,13 @@ void flush_agent(AgentState& agent, Rows& rows, const Names& names) {
       pane.dirty = false;
     }
     std::string row = encode_group(panes, start, end, names);
-    if (row.empty())
-      rows.erase_known(group_key(agent.id, grain, start), {});
-    else
+    const bool holds = !row.empty();
+    // Most groups of a large commit come and go within it: the store has never heard of them.
+    const bool stored = agent.panes.set_stored(grain, start, holds);
+    if (holds)
       rows.put_known(group_key(agent.id, grain, start), std::move(row), {});
+    else if (stored)
+      rows.erase_known(group_key(agent.id, grain, start), {});
   }
   for (Dedupe::Row& row : agent.dedupe.take_rows()) {
     if (row.value.empty())

@@ -65,13 +65,21 @@ Pane& Panes::at(int64_t timestamp) {
 }
 
 void Panes::touch(Grain g, int64_t start) {
-  const std::pair<Grain, int64_t> group(g, floor_to(start, group_ms(g)));
-  if (touched_.empty() || touched_.back() != group) touched_.push_back(group);
+  const int64_t group = floor_to(start, group_ms(g));
+  int64_t& last = last_touched_[static_cast<size_t>(g)];
+  if (last == group) return;
+  last = group;
+  touched_.emplace_back(g, group);
+}
+
+bool Panes::set_stored(Grain g, int64_t start, bool stored) {
+  return stored ? !stored_.emplace(g, start).second : stored_.erase({g, start}) > 0;
 }
 
 std::vector<std::pair<Grain, int64_t>> Panes::take_touched() {
   std::sort(touched_.begin(), touched_.end());
   touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+  std::fill(std::begin(last_touched_), std::end(last_touched_), kNever);
   return std::exchange(touched_, {});
 }
 

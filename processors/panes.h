@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -114,11 +115,14 @@ class Panes {
   /// Groups (grain, start of the row) touched since the last call, so that their rows can be written.
   std::vector<std::pair<Grain, int64_t>> take_touched();
   void touch(Grain g, int64_t start);
+  /// Notes whether the store has a row of that group, and tells whether it had.
+  bool set_stored(Grain g, int64_t start, bool stored);
   /// Digest of panes that were dropped or merged away since the last call: to be taken out of the store's digest.
   state::Digest take_removed();
   /// After loading rows: what roll() had reached.
   void restore_horizon(int64_t horizon);
 
+  size_t stored_groups() const { return stored_.size(); }
   const std::map<int64_t, Pane>& settled() const { return settled_; }
 
  private:
@@ -130,6 +134,8 @@ class Panes {
   int64_t from_[3] = {kNever, kNever, kNever};
   int64_t rolled_to_ = kNever;  // the minute of the last horizon
   std::vector<std::pair<Grain, int64_t>> touched_;
+  int64_t last_touched_[3] = {kNever, kNever, kNever};  // of each grain
+  std::set<std::pair<Grain, int64_t>> stored_;          // groups that have a row
   state::Digest removed_;
   Pane* last_ = nullptr;  // the pane used last: reports of an agent come in runs
   int64_t last_start_ = kNever;
