@@ -88,6 +88,12 @@ void judge(Component& c, std::string_view division, Window window, const Scoring
 AgentScore score_window(std::string_view agent, Window window, int64_t end, const WindowContent& content, const ScoringRules& rules,
                         const Names& names) {
   AgentScore out;
+  score_window(agent, window, end, content, rules, names, out);
+  return out;
+}
+
+void score_window(std::string_view agent, Window window, int64_t end, const WindowContent& content, const ScoringRules& rules,
+                  const Names& names, AgentScore& out) {
   out.agent_id = agent;
   out.division_id = division_or_default(content.division);
   out.window = window;
@@ -105,7 +111,6 @@ AgentScore score_window(std::string_view agent, Window window, int64_t end, cons
     judge(out.components[i], out.division_id, window, rules);
   }
   out.combine();
-  return out;
 }
 
 void AgentScore::combine() {

@@ -57,5 +57,7 @@ std::string_view division_or_default(std::string_view named);
 /// Scores a window. Pure. Rounded once, to nine decimals, half to even.
 AgentScore score_window(std::string_view agent, Window window, int64_t end, const WindowContent& content, const ScoringRules& rules,
                         const Names& names);
+void score_window(std::string_view agent, Window window, int64_t end, const WindowContent& content, const ScoringRules& rules,
+                  const Names& names, AgentScore& out);  // in the room that it has
 
 }  // namespace assay::processors

@@ -156,8 +156,27 @@ const Pane* Panes::closed_hour(int64_t start) const {
   return it == hours.end() ? nullptr : &it->second;
 }
 
+void Panes::closed_hours(int64_t start, int64_t end, std::vector<const Pane*>& into) const {
+  into.clear();
+  const int64_t border = std::clamp(settled_from_, start, end);
+  auto add = [&](const std::map<int64_t, Pane>& hours, int64_t from, int64_t to) {
+    if (from == to) return;
+    for (auto it = hours.lower_bound(from); it != hours.end() && it->first < to; ++it) into.push_back(&it->second);
+  };
+  add(grain(Grain::kHour), start, border);
+  add(settled_, border, end);
+}
+
 WindowContent Panes::content(int64_t start, int64_t end) const {
   WindowContent out;
+  content(start, end, out);
+  return out;
+}
+
+void Panes::content(int64_t start, int64_t end, WindowContent& out) const {
+  out.samples = 0;
+  out.division = {};
+  out.cells.clear();
   const Pane* last = nullptr;
   auto add = [&](int64_t, const Pane& pane) {
     out.samples += pane.samples;
@@ -176,7 +195,6 @@ WindowContent Panes::content(int64_t start, int64_t end) const {
     for_each(start, end, add);
   }
   if (last != nullptr) out.division = last->last_division;
-  return out;
 }
 
 int64_t Panes::newest_end() const {

@@ -92,12 +92,15 @@ class Panes {
 
   /// What was accepted in that hour; nullptr: nothing. Requires: settle() passed its end, and an open 7d window holds it.
   const Pane* closed_hour(int64_t start) const;
+  /// Those of [start, end) that hold something, oldest first. Requires: as closed_hour() for each.
+  void closed_hours(int64_t start, int64_t end, std::vector<const Pane*>& into) const;
 
   /// Merges and drops what no window that ends after the horizon can ask for. Requires: horizons never fall.
   void roll(int64_t horizon);
 
   /// Content of [start, end). Requires: holds(start, end).
   WindowContent content(int64_t start, int64_t end) const;
+  void content(int64_t start, int64_t end, WindowContent& out) const;  // in the room that it has
   /// Whether [start, end) can be told exactly: nothing in it was dropped or merged across its borders.
   bool holds(int64_t start, int64_t end) const;
 

@@ -11,12 +11,10 @@ size_t RunningDay::find(uint32_t metric, size_t guess) const {
 }
 
 /// Minimum and maximum cannot be taken back: they are looked for in the hours that remain.
-void RunningDay::find_extremes(size_t at, const Panes& panes) {
+void RunningDay::find_extremes(size_t at) {
   Moments& moments = score_.components[at].moments;
   bool first = true;
-  for (int64_t start = end_ - kDayMs; start < end_; start += kHourMs) {
-    const Pane* hour = panes.closed_hour(start);
-    if (hour == nullptr) continue;
+  for (const Pane* hour : hours_) {
     auto cell = std::find_if(hour->cells.begin(), hour->cells.end(), [&](const Cell& c) { return c.metric == metrics_[at]; });
     if (cell == hour->cells.end()) continue;
     moments.min = first ? cell->moments.min : std::min(moments.min, cell->moments.min);
@@ -57,7 +55,7 @@ void RunningDay::move(const Panes& panes, const ScoringRules& rules, const Names
       const size_t at = find(cell.metric, guess);
       Moments& moments = components[at].moments;
       moments.take_out(cell.moments);
-      if (moments.count > 0 && (cell.moments.min <= moments.min || cell.moments.max >= moments.max)) find_extremes(at, panes);
+      if (moments.count > 0 && (cell.moments.min <= moments.min || cell.moments.max >= moments.max)) find_extremes(at);
       changed[at] = true;
       guess = at + 1;
     }
@@ -78,18 +76,14 @@ const AgentScore* RunningDay::close(std::string_view agent, int64_t end, const P
   const bool follows = end == end_ + kHourMs && rules_epoch == rules_epoch_;
   end_ = end;
   rules_epoch_ = rules_epoch;
-  std::string_view division;  // of the last report: it lies in the last hour that holds one
-  for (int64_t start = end - kHourMs; start >= end - kDayMs; start -= kHourMs) {
-    const Pane* hour = panes.closed_hour(start);
-    if (hour == nullptr) continue;
-    division = hour->last_division;
-    break;
-  }
+  panes.closed_hours(end - kDayMs, end, hours_);
+  // Of the last report: it lies in the last hour that holds one.
+  const std::string_view division = hours_.empty() ? std::string_view() : hours_.back()->last_division;
   if (follows && score_.division_id == division_or_default(division)) {
     move(panes, rules, names);
   } else {
     const WindowContent content = panes.content(end - kDayMs, end);
-    score_ = score_window(agent, Window::k24h, end, content, rules, names);
+    score_window(agent, Window::k24h, end, content, rules, names, score_);
     metrics_.clear();
     for (const Cell& cell : content.cells) metrics_.push_back(cell.metric);
     std::sort(metrics_.begin(), metrics_.end(), [&](uint32_t a, uint32_t b) { return names.name(a) < names.name(b); });

@@ -25,12 +25,13 @@ class RunningDay {
  private:
   void move(const Panes& panes, const ScoringRules& rules, const Names& names);
   size_t find(uint32_t metric, size_t guess) const;
-  void find_extremes(size_t at, const Panes& panes);
+  void find_extremes(size_t at);
 
   int64_t end_ = Panes::kNever;
   uint64_t rules_epoch_ = 0;
   AgentScore score_;
-  std::vector<uint32_t> metrics_;  // of score_.components
+  std::vector<uint32_t> metrics_;   // of score_.components
+  std::vector<const Pane*> hours_;  // of the day being closed
 };
 
 }  // namespace assay::processors

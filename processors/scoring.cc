@@ -198,14 +198,13 @@ void Scoring::close_windows(const Input& input, AgentState& state, int64_t horiz
     state.panes.settle(end);                                   // the clock went past it by the grace
     for (Window window : kClosingOrder) {
       if (end % closing_step_ms(window) != 0) continue;
-      AgentScore own;
       const AgentScore* score = nullptr;
       if (window == Window::k24h) {
         if (state.day == nullptr) state.day = std::make_unique<RunningDay>();
         score = state.day->close(state.id, end, state.panes, rules_->scoring, rules_epoch_, names_);
-      } else if (const WindowContent content = state.panes.content(end - window_size_ms(window), end); content.samples > 0) {
-        own = score_window(state.id, window, end, content, rules_->scoring, names_);
-        score = &own;
+      } else if (state.panes.content(end - window_size_ms(window), end, content_); content_.samples > 0) {
+        score_window(state.id, window, end, content_, rules_->scoring, names_, score_);
+        score = &score_;
       }
       if (score == nullptr) continue;
       if (!started) ids.start(cause_of(input));
@@ -221,11 +220,11 @@ void Scoring::emit_live(AgentState& state, Outputs& outputs) {
   ids.start(place_id(topic_spec(Topic::kReports).name, range_partition_, state.last_offset));
   for (Window window : kWindows) {
     const int64_t end = floor_to(state.clock, pane_size_ms(window)) + pane_size_ms(window);
-    const WindowContent content = state.panes.content(end - window_size_ms(window), end);
-    const AgentScore score = score_window(state.id, window, end, content, rules_->scoring, names_);
+    state.panes.content(end - window_size_ms(window), end, content_);
+    score_window(state.id, window, end, content_, rules_->scoring, names_, score_);
     // One key per agent and window, so that compaction keeps the newest of each.
     outputs.records.push_back({Topic::kScoresLive, state.id + "/" + std::string(window_name(window)),
-                               score.to_json(rules_version_, instant_), ids.next(), ids.cause(), range_partition_});
+                               score_.to_json(rules_version_, instant_), ids.next(), ids.cause(), range_partition_});
   }
 }
 

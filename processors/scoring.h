@@ -66,6 +66,8 @@ class Scoring : public Processor {
   std::unordered_map<std::string, std::unique_ptr<AgentState>, TextHash, std::equal_to<>> agents_;
   AgentState* last_agent_ = nullptr;
   std::vector<AgentState*> dirty_;
+  WindowContent content_;  // like the score below, kept for its room
+  AgentScore score_;
   uint64_t commit_ = 0;
   size_t cached_bytes_ = 0;  // of all agents in memory, as they were measured last
   size_t commit_bytes_ = 0;  // that this commit has added, and what its end will make of the agents it changed
