@@ -65,7 +65,7 @@ void judge(Component& c, std::string_view division, Window window, const Scoring
       c.text += "null";
   };
   c.text.clear();
-  c.text.reserve(150 + c.metric.size());
+  c.text.reserve(240 + c.metric.size());
   c.text += R"(,"count":)";
   c.text += std::to_string(moments.count);
   c.text += R"(,"max":)";

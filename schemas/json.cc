@@ -82,10 +82,12 @@ void append_number(double value, std::string& out) {
   auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);
   CHECK(error == std::errc());
   char* e = static_cast<char*>(std::memchr(text, 'e', static_cast<size_t>(end - text)));
-  char digits[20];
-  int count = 0;
-  for (char* p = text; p < e; ++p)
-    if (*p != '.') digits[count++] = *p;
+  const char* const digits = text;
+  int count = 1;
+  if (const int after_point = static_cast<int>(e - text) - 2; after_point > 0) {  // the point goes
+    std::memmove(text + 1, text + 2, static_cast<size_t>(after_point));
+    count += after_point;
+  }
   int exponent = 0;
   std::from_chars(e[1] == '+' ? e + 2 : e + 1, end, exponent);
   const int point = exponent + 1;  // ECMAScript's n: the value is 0.digits x 10^n
@@ -93,13 +95,13 @@ void append_number(double value, std::string& out) {
     out.append(digits, static_cast<size_t>(count));
     out.append(static_cast<size_t>(point - count), '0');
   } else if (0 < point && point <= 21) {
-    out.append(digits, static_cast<size_t>(point));
-    out.push_back('.');
-    out.append(digits + point, static_cast<size_t>(count - point));
+    char whole[32];  // 17 digits and a point
+    char* const after = std::copy_n(digits, point, whole);
+    *after = '.';
+    out.append(whole, std::copy_n(digits + point, count - point, after + 1));
   } else if (-6 < point && point <= 0) {
-    out.append("0.");
-    out.append(static_cast<size_t>(-point), '0');
-    out.append(digits, static_cast<size_t>(count));
+    char whole[32] = {'0', '.', '0', '0', '0', '0', '0'};
+    out.append(whole, std::copy_n(digits, count, whole + 2 - point));
   } else {
     out.push_back(digits[0]);
     if (count > 1) {
