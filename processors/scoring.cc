@@ -218,10 +218,19 @@ void Scoring::close_windows(const Input& input, AgentState& state, int64_t horiz
 void Scoring::emit_live(AgentState& state, Outputs& outputs) {
   IdSequence ids("scoring.live");
   ids.start(place_id(topic_spec(Topic::kReports).name, range_partition_, state.last_offset));
+  const std::vector<MetricRule>& rules = rules_->scoring.metrics;
+  const bool alike = std::all_of(rules.begin(), rules.end(), [](const MetricRule& rule) { return rule.window == "*"; });
   for (Window window : kWindows) {
     const int64_t end = floor_to(state.clock, pane_size_ms(window)) + pane_size_ms(window);
     state.panes.content(end - window_size_ms(window), end, content_);
-    score_window(state.id, window, end, content_, rules_->scoring, names_, score_);
+    // A longer window holds all reports of a shorter one: when it has no more of them, it comes to the same.
+    if (alike && window != kWindows[0] && content_.samples == score_.samples) {
+      score_.window = window;
+      score_.end = end;
+      score_.start = end - window_size_ms(window);
+    } else {
+      score_window(state.id, window, end, content_, rules_->scoring, names_, score_);
+    }
     // One key per agent and window, so that compaction keeps the newest of each.
     outputs.records.push_back({Topic::kScoresLive, state.id + "/" + std::string(window_name(window)),
                                score_.to_json(rules_version_, instant_), ids.next(), ids.cause(), range_partition_});
