@@ -84,6 +84,12 @@ std::string_view MemberReader::text(std::string_view name) {
   return found->as_string();
 }
 
+std::optional<std::string> MemberReader::text_or_null(std::string_view name) {
+  const Json* found = member(name);
+  if (!found || found->is_null()) return std::nullopt;
+  return std::string(text(name));
+}
+
 std::string_view MemberReader::id(std::string_view name) {
   std::string_view value = text(name);
   if (!good()) return {};

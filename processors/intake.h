@@ -31,7 +31,10 @@ class MemberReader {
   int64_t time_ms(std::string_view name);              // RFC 3339
   int64_t count(std::string_view name);                // a whole number, 0 to 2^53
   std::optional<double> share(std::string_view name);  // null, or a number from 0 to 1
-  void require_key(std::string_view expected);         // the record's key must be this
+  /// Whether there is such a member at all; and the text in it, nothing when it is null.
+  bool has(std::string_view name) const { return document_.find(name) != nullptr; }
+  std::optional<std::string> text_or_null(std::string_view name);
+  void require_key(std::string_view expected);  // the record's key must be this
   void refuse(Reason reason, std::string detail);
 
   bool good() const { return !reject_; }

@@ -116,12 +116,15 @@ void Promotion::fold_score(const Input& input, Outputs& outputs) {
   now.lower = read.share("lower");
   now.confidence = read.share("confidence");
   now.samples = read.count("samples");
+  const bool corrects = read.has("corrects");
+  const std::optional<std::string> corrected = corrects ? read.text_or_null("corrects") : std::nullopt;
   read.require_key(now.agent_id);
   if (now.window != "1h" && now.window != "24h" && now.window != "7d")
     read.refuse(Reason::kWrongType, "\"window\" is none of 1h, 24h, 7d");
   if (floor_to(now.end_ms, kHourMs) != now.end_ms) read.refuse(Reason::kBadTimestamp, "\"windowEnd\" is not on the hour");
   if (!read.good()) return dead_letter(input, read.reject(), outputs);
   if (now.window == "7d") return accepted(outputs);  // decides nothing
+  if (corrects) return fold_correction(now, corrected, outputs);
 
   Agent agent = load(now.agent_id);
   // A window closes once. One that comes again, or after a later one, must not be decided a second time.
@@ -139,6 +142,24 @@ void Promotion::fold_score(const Input& input, Outputs& outputs) {
     std::erase_if(agent.week_ms, [&](int64_t applied) { return applied <= now.end_ms - kWeekMs; });
     decide(now, agent, outputs);
   }
+  store(now.agent_id, agent);
+}
+
+void Promotion::fold_correction(const Score& now, const std::optional<std::string>& corrects, Outputs& outputs) {
+  Agent agent = load(now.agent_id);
+  bool remembered = false;
+  if (now.window == "24h") {
+    remembered = agent.lower_24h && agent.lower_24h->end_ms == now.end_ms && agent.lower_24h->id == corrects;
+    if (remembered) agent.lower_24h = Lower24h{now.end_ms, now.lower, now.id.hex()};
+  } else {
+    for (Hour& h : agent.hours) {
+      if (h.end_ms != now.end_ms || h.id != corrects) continue;
+      h = {now.end_ms, now.score, now.samples, now.id.hex()};
+      remembered = true;
+    }
+  }
+  if (!remembered) return filtered(Reason::kLate, outputs);
+  accepted(outputs);
   store(now.agent_id, agent);
 }
 

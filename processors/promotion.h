@@ -10,6 +10,9 @@ namespace assay::processors {
 /// Decides at each closed 1h score and nowhere else, so neither the size of a commit nor a restart can show in a decision.
 /// Source: eval.scores.v1 (one partition) and config.v1.
 ///
+/// A score that corrects another decides nothing, and nothing that was decided is undone: where the other is still remembered, the
+/// next decision rests on the correction.
+///
 /// Rows: "rules/<kind>"  the config.v1 value in force
 ///       "agent/<id>"    what the next decision needs, canonical JSON: promoted, the 1h scores of the last three hours, the last
 ///                       24h lower bound, instants of applied decisions, the hold that was already told
@@ -28,6 +31,7 @@ class Promotion final : public Processor {
   struct Choice;
 
   void fold_score(const Input& input, Outputs& outputs);
+  void fold_correction(const Score& now, const std::optional<std::string>& corrects, Outputs& outputs);
   void decide(const Score& now, Agent& agent, Outputs& outputs);
   Agent load(std::string_view agent_id) const;
   void store(std::string_view agent_id, const Agent& agent);

@@ -60,6 +60,8 @@ class Bench {
     EXPECT_THAT(feed({"24h", end, score, lower, samples}).records, IsEmpty());
     return told(feed({"1h", end, score, lower, samples}));
   }
+  /// A record that takes the place of another in that window.
+  Outputs correct(const S& s, const Json& corrects) { return raw(s.agent, canonical(parsed(value(s)).set("corrects", corrects))); }
   static std::string told(const Outputs& outputs) {
     std::string text;
     for (const Output& o : outputs.records) {
@@ -613,6 +615,51 @@ TEST(promotion, the_query_gives_the_last_event_of_each_entity) {
   EXPECT_THAT(
       std::string(rows->as_array()[1].string_or("rationale", "")),
       HasSubstr("Held: the scores of three closed hours are below 0.8, but the decision of 1970-01-01T12:00:00.000Z is less than"));
+}
+
+TEST(Promotion, ACorrectionDecidesNothingAndIsWhatTheNextDecisionRestsOn) {
+  Bench b;
+  b.at(10, 0.9);
+  b.at(11, 0.5);
+  const Id low = b.last_id;
+  b.at(12, 0.9);
+  const state::Digest before = b.driver.digest();
+  // What is not remembered any more, or was never told, changes nothing; nor does one that corrects something else.
+  for (const auto& [end, corrects] : {std::pair(11.0, Json(test_id(999).hex())), std::pair(11.0, Json()), std::pair(13.0, Json()),
+                                      std::pair(9.0, Json(low.hex())), std::pair(12.0, Json(low.hex()))}) {
+    const Outputs outputs = b.correct({"1h", end}, corrects);
+    EXPECT_THAT(outputs.records, IsEmpty());
+    EXPECT_EQ(outputs.tally.refused[static_cast<size_t>(Reason::kLate)], 1u) << end;
+  }
+  EXPECT_EQ(b.driver.digest(), before);
+  EXPECT_EQ(b.correct({"7d", 11}, low.hex()).tally.accepted, 1u);
+  EXPECT_EQ(b.correct({"1h", 11}, 7).dead_letters.size(), 1u);
+
+  const Outputs corrected = b.correct({"1h", 11, 0.9}, low.hex());
+  const Id correction = b.last_id;
+  EXPECT_THAT(corrected.records, IsEmpty());
+  EXPECT_EQ(corrected.tally.accepted, 1u);
+  b.driver.crash();
+  b.driver.restart();
+  EXPECT_EQ(b.correct({"1h", 11, 0.2}, low.hex()).tally.accepted, 0u) << "that one was corrected already";
+  b.feed({"24h", 13});
+  const Outputs decided = b.feed({"1h", 13});
+  EXPECT_EQ(Bench::told(decided), "promote:applied");
+  EXPECT_THAT(decided.records.front().value, HasSubstr(correction.hex()));
+
+  // The bound of the day counts the same way.
+  Bench day;
+  day.at(10, 0.9);
+  day.at(11, 0.9);
+  day.feed({"24h", 12, 0.9, 0.1});
+  EXPECT_THAT(day.correct({"24h", 12, 0.9, 0.88}, day.last_id.hex()).records, IsEmpty());
+  EXPECT_EQ(Bench::told(day.feed({"1h", 12})), "promote:applied");
+  // A window that was withdrawn satisfies nothing.
+  Bench gone;
+  gone.at(10, 0.9);
+  gone.at(11, 0.9);
+  gone.correct({"1h", 11, Json(), Json(), 0, Json()}, gone.last_id.hex());
+  EXPECT_EQ(gone.at(12, 0.9), "");
 }
 
 }  // namespace
