@@ -10,7 +10,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string from = "log", signers;
+  std::string from, signers;
 };
 
 Json row_of(const replay::PlannedPartition& partition) {
@@ -45,13 +45,14 @@ Json row_of(const replay::PlannedTask& task) {
 Result<int> plan(Context& context, const Flags& flags) {
   std::unique_ptr<streams::Log> log;
   std::unique_ptr<replay::Archive> archive;
-  TRY(check_source(flags.from));
-  if (flags.from.starts_with("log")) {
+  TRY_ASSIGN(const std::string from, source_or_default(context.settings, flags.from));
+  TRY(check_source(from));
+  if (from.starts_with("log")) {
     TRY_ASSIGN(log, open_log(context.settings, LogAccess::kRead));
     TRY(check_partitions(context.settings, *log));
   }
-  if (flags.from != "log") {
-    TRY_ASSIGN(archive, open_archive(context.settings, flags.from));
+  if (from != "log") {
+    TRY_ASSIGN(archive, open_archive(context.settings, from));
   }
   replay::PlanOptions options;
   options.names = topic_names(context.settings);
@@ -72,7 +73,7 @@ Result<int> plan(Context& context, const Flags& flags) {
   }
   for (const replay::PlannedTask& task : plan.tasks) tasks.push_back(row_of(task));
   Json whole = Json::object()
-                   .set("from", flags.from)
+                   .set("from", from)
                    .set("whole", !problem)
                    .set("records", records)
                    .set("bytes", bytes)
@@ -95,7 +96,7 @@ void register_replay_plan(Command& replay) {
   auto flags = std::make_shared<Flags>();
   Command command = replay.command("plan", "What can be rebuilt and what cannot, with sizes and an estimated time");
   command.example("assay replay plan --from archive:/var/lib/assay/archive")
-      .option("--from", flags->from, kFromHelp)
+      .option("--from", flags->from, kFromOrDefaultHelp)
       .option("--signers", flags->signers, kSignersHelp);
   command.run([flags](Context& context) { return plan(context, *flags); });
 }

@@ -66,6 +66,33 @@ Result<std::unique_ptr<replay::Archive>> open_archive(const Settings& settings, 
   return replay::Archive::open(std::move(*objects));
 }
 
+Result<std::string> source_or_default(const Settings& settings, const std::string& from) {
+  if (!from.empty()) return from;
+  if (settings.archive.url.empty()) return std::string("log");
+  const auto log = open_log(settings, LogAccess::kRead);
+  if (!log && log.error().code != Errc::kIncomplete) return log.error();
+  const auto archive = open_archive(settings, "archive");
+  if (!archive && archive.error().code != Errc::kIncomplete) return archive.error();
+  if (!log && !archive) return log.error();
+  if (!archive) return std::string("log");
+  return (log ? "log+archive:" : "archive:") + settings.archive.url;
+}
+
+namespace {
+
+Result<std::unique_ptr<streams::Log>> open_archived(const Settings& settings, const std::string& from,
+                                                    const std::string& signers_file, std::shared_ptr<streams::Log> live) {
+  TRY_ASSIGN(auto archive, open_archive(settings, from));
+  streams::SignerRegistry pinned;
+  if (!signers_file.empty()) {
+    TRY_ASSIGN(pinned, streams::SignerRegistry::load(signers_file));
+  }
+  return replay::open_archive_log(std::move(archive), topic_names(settings), std::move(live),
+                                  signers_file.empty() ? nullptr : &pinned);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<streams::Log>> open_replay_source(const Settings& settings, const std::string& from,
                                                          const std::string& signers_file) {
   TRY(check_source(from));
@@ -77,13 +104,16 @@ Result<std::unique_ptr<streams::Log>> open_replay_source(const Settings& setting
     if (kind == "log") return log;
     live = std::move(log);
   }
-  TRY_ASSIGN(auto archive, open_archive(settings, from));
-  streams::SignerRegistry pinned;
-  if (!signers_file.empty()) {
-    TRY_ASSIGN(pinned, streams::SignerRegistry::load(signers_file));
-  }
-  return replay::open_archive_log(std::move(archive), topic_names(settings), std::move(live),
-                                  signers_file.empty() ? nullptr : &pinned);
+  return open_archived(settings, from, signers_file, std::move(live));
+}
+
+Result<std::shared_ptr<streams::Log>> join_replay_source(const Settings& settings, const std::string& from,
+                                                         const std::string& signers_file, std::shared_ptr<streams::Log> live) {
+  TRY(check_source(from));
+  if (from == "log") return live;
+  if (!reaches_the_end(from)) live.reset();
+  TRY_ASSIGN(auto joined, open_archived(settings, from, signers_file, std::move(live)));
+  return std::shared_ptr<streams::Log>(std::move(joined));
 }
 
 Result<Rules> present_rules(streams::Log& log, const Settings& settings) {

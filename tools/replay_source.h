@@ -14,6 +14,14 @@ inline constexpr const char* kFromHelp = "Where the records come from: log, arch
 inline constexpr const char* kSignersHelp =
     "signers.json of the keys that may have signed the archive; without it, those that it names itself";
 
+inline constexpr const char* kFromOrDefaultHelp =
+    "Where the records come from: log, archive:PLACE, or log+archive:PLACE for both joined; without it, the log and the archive of "
+    "archive.url, as far as they are there";
+
+/// What --from says; when it says nothing, log, archive or both joined, as the settings name them and as they are there.
+/// Errors: of the log when there is neither; those of opening them.
+Result<std::string> source_or_default(const Settings& settings, const std::string& from);
+
 /// Errors: kUsage for a `from` that names no source.
 Result<void> check_source(const std::string& from);
 
@@ -30,6 +38,10 @@ Result<std::unique_ptr<replay::Archive>> open_archive(const Settings& settings, 
 /// Errors: kUsage for a place that is none; those of the place.
 Result<std::unique_ptr<streams::Log>> open_replay_source(const Settings& settings, const std::string& from,
                                                          const std::string& signers_file = {});
+
+/// The same, with the log where it is named: `live`, which is open already.
+Result<std::shared_ptr<streams::Log>> join_replay_source(const Settings& settings, const std::string& from,
+                                                         const std::string& signers_file, std::shared_ptr<streams::Log> live);
 
 /// Whether that holds all that the running system has committed: an archive alone is behind it.
 inline bool reaches_the_end(const std::string& from) { return !from.starts_with("archive"); }
