@@ -1,7 +1,10 @@
 #include "replay/audit_parity.h"
 
+#include <algorithm>
+
 #include "processors/audit_chain.h"
 #include "replay/json_difference.h"
+#include "streams/refold.h"
 
 namespace assay::replay {
 namespace {
@@ -77,6 +80,30 @@ Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& name
       ++rows;
     }
   }
+}
+
+Result<Offset> chain_end(streams::Log& log, const ReplayOptions& options, const std::vector<ReplayedTask>& tasks) {
+  const TopicPartition tp{options.names.full(Topic::kAudit), 0};
+  TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
+  if (!options.until && options.until_offsets.empty()) return range.end;
+  if (auto named = options.until_offsets.find(tp); named != options.until_offsets.end())
+    range.end = std::clamp(named->second, range.start, range.end);
+  auto left_out = [&](const RecordView& record) {
+    const auto stamp = streams::WriterStamp::parse(record.header(kHeaderWriter).value_or(""));
+    if (stamp)
+      for (const ReplayedTask& task : tasks)
+        if (stamp->writer.starts_with(task.task + "/"))
+          return stamp->writer == task.task + "/" + task.lineage && stamp->n >= task.audit_records;
+    return options.until && record.timestamp > *options.until;
+  };
+  std::optional<Offset> first;
+  streams::RangeReader ranges(log);
+  TRY(ranges.read(tp, range.start, range.end, [&](std::span<const RecordView> records) -> Result<void> {
+    for (const RecordView& record : records)
+      if (!first && left_out(record)) first = record.offset;
+    return {};
+  }));
+  return first.value_or(range.end);
 }
 
 }  // namespace assay::replay

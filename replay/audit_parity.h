@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "replay/base.h"
+#include "replay/replayer.h"
 #include "streams/audit_sink.h"
 #include "streams/fold.h"
 #include "streams/log.h"
@@ -15,5 +16,10 @@ namespace assay::replay {
 /// Errors: kParity naming the first row that differs; kIncomplete when the topic no longer begins at its start, or `stopping`.
 Result<int64_t> compare_chain(streams::Log& log, const streams::TopicNames& names, const streams::StoredChain& chain,
                               bool log_is_behind = false, const std::atomic<bool>* stopping = nullptr);
+
+/// Where the chain ends that goes with a replay up to `options.until` and `options.until_offsets`: before the first record that a
+/// commit wrote which was left out, or that came from elsewhere and is later. A chain has no holes, so what stands behind that is
+/// left as well. Errors: those of the log. Cost: reads audit-events.
+Result<Offset> chain_end(streams::Log& log, const ReplayOptions& options, const std::vector<ReplayedTask>& tasks);
 
 }  // namespace assay::replay

@@ -257,7 +257,11 @@ Result<std::vector<ReplayedTask>> replay_tasks(streams::Log& log, const streams:
       const int64_t so_far = done += manifest.delivered;
       if (options.progress) options.progress(so_far, total);
     }
-    w.result.digest = fold->meta().digest;
+    const streams::TaskMeta& meta = fold->meta();
+    w.result.digest = meta.digest;
+    w.result.lineage = meta.lineage;
+    if (auto audit = meta.written.find({std::string(topic_spec(Topic::kAudit).name), 0}); audit != meta.written.end())
+      w.result.audit_records = audit->second;
     return {};
   };
   auto worker = [&] {

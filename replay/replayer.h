@@ -37,6 +37,8 @@ struct ReplayedTask {
   int64_t delivered = 0;
   int64_t outputs = 0;  // records compared with the log
   state::Digest digest;
+  std::string lineage;
+  int64_t audit_records = 0;  // that this lineage of it has written to audit-events up to there
   /// What differs because other code made it: the first such manifest, and what. Later ones of the task follow from it.
   std::optional<std::string> expected;
 };

@@ -183,13 +183,17 @@ class AuditProjector::Run {
     if (!fetch) return {};
     for (const RecordView& record : fetch->records) {
       if (held()) return {};  // read again when it goes on
+      if (options_.until && record.offset >= *options_.until) {
+        end_ = options_.until;
+        return {};
+      }
       TRY(fold(record, batch_.after, [&](AuditRow row) {
         batch_.bytes += row.payload.size();
         batch_.rows.push_back({std::move(row), {}, batch_.after.control.active});
         p_.counters_.folded.fetch_add(1, std::memory_order_relaxed);
       }));
     }
-    end_ = fetch->at_end ? std::optional(fetch->next) : std::nullopt;
+    end_ = fetch->at_end ? std::optional(std::min(fetch->next, options_.until.value_or(fetch->next))) : std::nullopt;
     return {};
   }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "streams/audit_sink.h"
@@ -33,6 +34,8 @@ struct AuditProjectorOptions {
   /// Behaviour: a chain made anew, past pauses and safe mode, and signed by the one signer from its first row: keys of the past may
   /// be gone.
   bool rebuild = false;
+  /// Behaviour: records from there on are left, for a chain of the past; nothing: there is no such place.
+  std::optional<Offset> until;
   /// Told of each error that is retried, once per attempt; for logs. From several threads.
   std::function<void(const Error&)> on_retry;
   /// Told when what was retried has been answered.

@@ -82,8 +82,9 @@ Result<void> AuditProjection::dead_letter(const RecordView& record, Reason reaso
   return {};
 }
 
-Result<void> AuditProjection::run(const streams::Membership* member, const std::atomic<bool>& stop) {
+Result<void> AuditProjection::run(const streams::Membership* member, const std::atomic<bool>& stop, std::optional<Offset> until) {
   streams::AuditProjectorOptions options;
+  options.until = until;
   options.topic = names_.full(Topic::kAudit);
   options.group = group_;
   options.member = member;

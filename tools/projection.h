@@ -37,7 +37,8 @@ class AuditProjection {
   /// pause.
   AuditProjection(const Settings& settings, streams::Log& log, std::unique_ptr<streams::AuditSink> sink,
                   std::shared_ptr<streams::Signer> signer, std::string group, streams::Metrics& metrics);
-  Result<void> run(const streams::Membership* member, const std::atomic<bool>& stop);
+  /// `until`: records from there on are left.
+  Result<void> run(const streams::Membership* member, const std::atomic<bool>& stop, std::optional<Offset> until = {});
   Offset position() const;
   /// Why it waits and tries again; empty: it does not.
   std::string trouble() const;

@@ -118,26 +118,29 @@ Result<void> check_begun(const Settings& settings, streams::Log& log, const stre
   return {};
 }
 
-/// Projects audit-events into a fresh chain, or one that an earlier replay began, up to where the topic ends now.
-Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const std::string& into) {
+/// Projects audit-events into a fresh chain, or one that an earlier replay began, up to `end`.
+Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const std::string& into, Offset end) {
   const streams::TopicNames names = topic_names(settings);
   TRY(check_begun(settings, log, names, into));
   TRY_ASSIGN(auto signer, open_signer(settings));
   TRY_ASSIGN(auto sink, open_audit_sink(settings, into, signer));
-  TRY_ASSIGN(streams::OffsetRange range, log.range({names.full(Topic::kAudit), 0}));
   streams::Metrics metrics;
   // A group of its own name is never committed to: a replay leaves no trace on the live system.
   AuditProjection audit(settings, log, std::move(sink), signer, std::string(), metrics);
   std::atomic<bool> stop{false}, ended{false};
   Result<void> result;
   std::thread thread([&] {
-    result = audit.run(nullptr, stop);
+    result = audit.run(nullptr, stop, end);
     ended = true;
   });
-  while (!ended && audit.position() < range.end) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (!ended && audit.position() < end) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const Offset reached = audit.position();
   stop = true;
   thread.join();
   return result;
+  if (result && reached > end)
+    return Error{Errc::kRefused, "rebuilding the audit chain: it goes up to offset " + std::to_string(reached.value) +
+                                     " of audit-events already, and --until ends it at " + std::to_string(end.value)};
 }
 
 Result<int> run(Context& context, const Flags& flags) {
@@ -153,7 +156,10 @@ Result<int> run(Context& context, const Flags& flags) {
   };
   TRY_ASSIGN(auto tasks, replay::replay_tasks(*log, stores, options));
   progress.finish();
-  if (flags.only.empty()) TRY(rebuild_audit(context.settings, *log, flags.into));
+  if (flags.only.empty()) {
+    TRY_ASSIGN(const Offset end, replay::chain_end(*log, options, tasks));
+    TRY(rebuild_audit(context.settings, *log, flags.into, end));
+  }
   context.out << render_rows(task_rows(tasks).as_array(), context.format);
   return 0;
 }
@@ -237,7 +243,8 @@ Result<int> verify(Context& context, const Flags& flags) {
 }  // namespace
 
 constexpr const char* kUntilHelp =
-    "Only commits up to this instant (RFC 3339), or that folded no input past TOPIC/PARTITION=OFFSET,…";
+    "Only commits up to this instant (RFC 3339), or that folded no input past TOPIC/PARTITION=OFFSET,…; and the audit rows before "
+    "the first of a later one";
 
 void register_replay(Command& root) {
   auto flags = std::make_shared<Flags>();
