@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "processors/allocation.h"
 #include "processors/intake.h"
 #include "processors/merkle.h"
+#include "replay/backfill.h"
 #include "replay/json_difference.h"
 #include "replay/key_history.h"
 #include "replay/trace.h"
@@ -154,7 +156,12 @@ class Explainer {
     Remade scores;
     std::map<std::string, std::pair<size_t, ReportPlace>> closed_by;  // score id -> reports accepted before; the report that closed
     std::vector<ReportPlace> accepted;
+    std::map<std::string, std::string> by_window;  // "1h/<end>" -> score id
   };
+
+  static std::string window_name_of(const Json& score) {
+    return std::string(score.string_or("window", "")) + "/" + std::string(score.string_or("windowEnd", ""));
+  }
 
   Result<const AgentHistory*> agent(const std::string& id) {
     auto [it, fresh] = agents_.try_emplace(id);
@@ -176,6 +183,7 @@ class Explainer {
         if (output.topic != Topic::kScores) continue;
         history.scores[output.id.hex()] = output.value;
         history.closed_by[output.id.hex()] = {before, history.accepted.back()};
+        if (auto value = parse_json(output.value)) history.by_window[window_name_of(*value)] = output.id.hex();
       }
       return true;
     };
@@ -187,13 +195,19 @@ class Explainer {
     const Json& v = f.value;
     const std::string agent_id(v.string_or("agentId", f.key));
     const std::string window(v.string_or("window", ""));
-    Json out = node("score", f, std::string(v.string_or("rationale", "")));
+    const bool correction = v.find("corrects") != nullptr;
+    Json out = node(correction ? "correction" : "score", f, std::string(v.string_or("rationale", "")));
     out.set("agentId", agent_id).set("window", window);
     for (const char* member : {"windowStart", "windowEnd", "score", "lower", "upper", "samples", "configVersion"})
       if (const Json* value = v.find(member)) out.set(member, *value);
     TRY_ASSIGN(const AgentHistory* history, agent(agent_id));
-    compare(out, f, history->scores);
-    const auto closed = history->closed_by.find(f.id);
+    std::string folded = f.id;
+    if (correction) {
+      TRY(corrected(out, v, *history, folded));
+    } else {
+      compare(out, f, history->scores);
+    }
+    const auto closed = history->closed_by.find(folded);
     const auto start = parse_rfc3339_ms(v.string_or("windowStart", "")), end = parse_rfc3339_ms(v.string_or("windowEnd", ""));
     Json reports = Json::array();
     const int32_t partition = partition_of(agent_id, names_.partitions());
@@ -211,6 +225,37 @@ class Explainer {
         if (const ReportPlace& r = history->accepted[n]; r.timestamp >= *start && r.timestamp < *end) reports.push_back(place(r));
     }
     return out.set("reports", std::move(reports));
+  }
+
+  /// A correction says what the fold says of that window now, unless it was made by rules of its own.
+  Result<void> corrected(Json& into, const Json& correction, const AgentHistory& history, std::string& folded) {
+    const auto found = history.by_window.find(window_name_of(correction));
+    std::string again;
+    if (found != history.by_window.end()) {
+      folded = found->second;
+      again = history.scores.at(folded);
+    }
+    auto now = parse_json(again);
+    const bool withdrawn = correction.number_or("samples", 0) == 0;
+    if (now && now->string_or("configVersion", "") != correction.string_or("configVersion", "")) {
+      into.set("agrees", nullptr);
+    } else if (!now || withdrawn) {
+      into.set("agrees", !now && withdrawn);
+    } else {
+      const std::string here = score_content(correction), there = score_content(*now);
+      into.set("agrees", here == there);
+      if (here != there) into.set("difference", text_difference(here, "on the log", there, "folded again"));
+    }
+    const std::string of(correction.string_or("corrects", ""));
+    if (of.empty()) return {};
+    TRY_ASSIGN(auto original, by_key(Topic::kScores, std::string(correction.string_or("agentId", "")),
+                                     [&](const Found& s) { return s.id == of; }));
+    if (!original) return Error{Errc::kIncomplete, "explaining a correction: the score " + of + " that it corrects is gone"};
+    Json causes = Json::array();
+    TRY_ASSIGN(Json tree, score(*original));
+    causes.push_back(std::move(tree));
+    into.set("corrects", of).set("causes", std::move(causes));
+    return {};
   }
 
   // --------------------------------------------------------------------------------------------------------- promotions
@@ -373,6 +418,8 @@ class Explainer {
     const Json* data = f.value.find("data");
     if (source == nullptr || data == nullptr) return out.set("agrees", nullptr);
     if (source->find("from") != nullptr) return range_row(std::move(out), *source, *data);
+    if (const Json* corrections = data->find("corrections"); corrections != nullptr && corrections->is_array())
+      return corrections_row(std::move(out), static_cast<int32_t>(source->number_or("partition", -1)), *corrections, *data);
 
     // A decision's row is made beside the decision, so the same trace makes both.
     const std::string decision(data->string_or("requestId", data->string_or("id", "")));
@@ -396,6 +443,22 @@ class Explainer {
     TRY_ASSIGN(Json tree, allocation(*grant));
     causes.push_back(std::move(tree));
     return out.set("causes", std::move(causes));
+  }
+
+  /// The row of a backfill: each correction that it names must stand there.
+  Result<Json> corrections_row(Json out, int32_t partition, const Json& corrections, const Json& data) {
+    std::set<std::string> missing;
+    for (const Json& one : corrections.as_array()) missing.emplace(one.string_or("id", ""));
+    const TopicPartition tp{names_.full(Topic::kScores), partition};
+    TRY_ASSIGN(const streams::OffsetRange range, log_.range(tp));
+    streams::RangeReader ranges(log_);
+    TRY(ranges.read(tp, range.start, range.end, [&](std::span<const RecordView> records) -> Result<void> {
+      for (const RecordView& record : records) missing.erase(std::string(record.header(kHeaderId).value_or("")));
+      return {};
+    }));
+    out.set("agrees", missing.empty()).set("reason", std::string(data.string_or("reason", ""))).set("corrections", corrections);
+    if (!missing.empty()) out.set("difference", "the correction " + *missing.begin() + " is not on " + to_string(tp));
+    return out.set("causes", Json::array());
   }
 
   Result<Json> range_row(Json out, const Json& source, const Json& data) {

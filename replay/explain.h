@@ -15,6 +15,7 @@ namespace assay::replay {
 /// closed score "AGENT/WINDOW/END".
 /// Shape: a tree of {"kind","id","topic","partition","offset","says","agrees","difference"?, members of the kind…,"causes":[…]}.
 /// "agrees": whether folding again what caused it makes the same record; null where nothing can be made again.
+/// A correction of a score has what it corrects among its causes; "agrees" is null when other rules than those in force made it.
 /// A score has "reports": [{"topic","partition","offset","id","timestamp"}], those that its window held when it closed.
 /// Errors: kUsage when nothing carries the id; kIncomplete when what it rests on is gone; those of the log.
 Result<Json> explain(streams::Log& log, const streams::TopicNames& names, const processors::ScoringOptions& scoring,

@@ -12,6 +12,8 @@
 namespace assay::replay {
 namespace {
 
+constexpr int64_t kCommitRecords = 20'000;
+
 /// Rows that are staged, read as if they were stored.
 class StagedRows : public state::Reader {
  public:
@@ -43,9 +45,22 @@ class Tracer {
   }
 
   Result<void> run() {
+    TRY(fold_all());
+    if (!trace_.end) return {};
+    TRY(store());
+    trace_.end(*store_, steps_.empty() ? 0 : steps_.back().manifest);
+    return {};
+  }
+
+ private:
+  Result<void> fold_all() {
     TRY(plan());
+    if (trace_.rules != nullptr) follow(*trace_.rules);
     if (!trace_.key) {
-      while (next_ < steps_.size() && !enough_) TRY(fold_step(steps_[next_++]));
+      while (next_ < steps_.size() && !enough_) {
+        TRY(fold_step(steps_[next_++]));
+        TRY(commit());
+      }
       return {};
     }
     CHECK(spec_.inputs.size() == 1);
@@ -68,7 +83,6 @@ class Tracer {
     return {};
   }
 
- private:
   struct Step {
     TopicPartition tp;  // full name
     TopicPartition place;
@@ -85,9 +99,34 @@ class Tracer {
       TRY_ASSIGN(auto next, manifests.next());
       if (!next) return {};
       for (const streams::InputRange& r : next->manifest.ranges)
-        steps_.push_back(
-            {{names_.full(r.tp.topic), r.tp.partition}, r.tp, r.from, r.to, next->manifest.sequence, next->manifest.instant});
+        if (trace_.rules == nullptr || r.tp.topic != topic_spec(Topic::kConfig).name)
+          steps_.push_back(
+              {{names_.full(r.tp.topic), r.tp.partition}, r.tp, r.from, r.to, next->manifest.sequence, next->manifest.instant});
     }
+  }
+
+  void follow(const Rules& rules) {
+    rules_ = rules;
+    for (ConfigKind kind : kConfigKinds) {
+      const std::string event = encode_config_event(rules, kind);
+      RecordView record;
+      record.key = config_kind_name(kind);
+      record.value = event;
+      processor_->process({Topic::kConfig, 0, &record, derived_id({}, event, 0)}, outputs_);
+    }
+    outputs_.clear();
+  }
+
+  /// From time to time what is staged is stored: packed, it takes less room. Nothing of it shows.
+  Result<void> commit() { return staged_ < kCommitRecords ? Result<void>() : store(); }
+
+  Result<void> store() {
+    staged_ = 0;
+    processor_->before_commit(instant_, outputs_);
+    outputs_.clear();
+    TRY(store_->write(rows_.take_changes()));
+    processor_->after_commit();
+    return {};
   }
 
   Result<void> fold_step(const Step& step) {
@@ -115,6 +154,8 @@ class Tracer {
     if (trace_.before) trace_.before(traced);
     if (step.manifest != begun_) processor_->begin(step.instant);
     begun_ = step.manifest;
+    instant_ = step.instant;
+    ++staged_;
     processor_->process(input, outputs_);
     if (trace_.after && !trace_.after(traced, outputs_)) enough_ = true;
     outputs_.clear();
@@ -136,7 +177,7 @@ class Tracer {
   const streams::TopicNames& names_;
   const streams::TaskSpec& spec_;
   const Trace& trace_;
-  std::unique_ptr<state::Store> store_;  // empty: everything is staged
+  std::unique_ptr<state::Store> store_;
   processors::Rows rows_;
   StagedRows state_;
   std::unique_ptr<processors::Processor> processor_;
@@ -145,7 +186,8 @@ class Tracer {
   Rules rules_ = default_rules();
   std::vector<Step> steps_;
   size_t next_ = 0;
-  int64_t begun_ = 0;
+  int64_t begun_ = 0, staged_ = 0;
+  WallTime instant_;  // of the manifest that is folded
   bool enough_ = false;
   std::map<std::string, int64_t> upstream_;
 };

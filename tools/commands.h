@@ -25,5 +25,6 @@ void register_replay_promote(Command& replay);
 void register_replay_score(Command& replay);
 void register_replay_explain(Command& replay);
 void register_replay_what_if(Command& replay);
+void register_replay_backfill(Command& replay);
 
 }  // namespace assay::tools

@@ -283,6 +283,7 @@ void register_replay(Command& root) {
   register_replay_score(replay);
   register_replay_explain(replay);
   register_replay_what_if(replay);
+  register_replay_backfill(replay);
 }
 
 }  // namespace assay::tools

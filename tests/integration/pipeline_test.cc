@@ -5,12 +5,16 @@
 
 #include <filesystem>
 #include <random>
+#include <set>
+#include <tuple>
 
+#include "replay/backfill.h"
 #include "replay/replayer.h"
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/embedded_log.h"
 #include "streams/queries.h"
+#include "streams/refold.h"
 
 namespace assay::streams {
 namespace {
@@ -457,6 +461,204 @@ TEST(Replay, SaysWhatOtherCodeMade) {
   });
   ASSERT_TRUE(same.has_value()) << same.error().message;
   EXPECT_TRUE(expected_of(*same).empty());
+}
+
+/// Code of that version made scoring-0: each 24h score is half of what it is, and the first hour is told as one of another year.
+TamperedLog::Change wrong_scores_by(const std::string& version) {
+  auto moved = std::make_shared<std::optional<Offset>>();
+  return [=](const TopicPartition& tp, const RecordView& record) -> std::optional<std::string> {
+    if (tp == TopicPartition{kNames.full(Topic::kManifests), 0}) {
+      auto manifest = Manifest::decode(record.value.value_or(""));
+      manifest->code_version = version;
+      return manifest->encode();
+    }
+    if (tp != TopicPartition{kNames.full(Topic::kScores), 0}) return std::nullopt;
+    auto score = parse_json(record.value.value_or(""));
+    if (!score || score->find("corrects") != nullptr) return std::nullopt;
+    if (score->string_or("window", "") == "24h") return canonical(score->set("score", score->number_or("score", 0) / 2));
+    if (score->string_or("window", "") != "1h" || (*moved && **moved != record.offset)) return std::nullopt;
+    *moved = record.offset;
+    return canonical(score->set("windowEnd", "2027-01-01T00:00:00.000Z"));
+  };
+}
+
+std::string closed_window(const Json& score) {
+  return std::string(score.string_or("agentId", "")) + " " + std::string(score.string_or("window", "")) + " " +
+         std::string(score.string_or("windowEnd", ""));
+}
+
+struct ScoreRecord {
+  std::string id, writer;
+  Json value;
+};
+
+/// eval.scores.v1-0, the corrections apart.
+std::pair<std::map<std::string, ScoreRecord>, std::vector<ScoreRecord>> scores_and_corrections(Log& log) {
+  std::pair<std::map<std::string, ScoreRecord>, std::vector<ScoreRecord>> out;
+  const TopicPartition tp{kNames.full(Topic::kScores), 0};
+  RangeReader ranges(log);
+  const OffsetRange range = *log.range(tp);
+  auto read = ranges.read(tp, range.start, range.end, [&](std::span<const RecordView> records) -> Result<void> {
+    for (const RecordView& record : records) {
+      ScoreRecord one{std::string(*record.header(kHeaderId)), std::string(*record.header(kHeaderWriter)),
+                      *parse_json(*record.value)};
+      if (one.value.find("corrects") != nullptr)
+        out.second.push_back(std::move(one));
+      else
+        out.first.emplace(closed_window(one.value), std::move(one));
+    }
+    return {};
+  });
+  EXPECT_TRUE(read.has_value());
+  return out;
+}
+
+replay::BackfillOptions backfill_options(size_t batch_records = 500) {
+  replay::BackfillOptions options;
+  options.names = kNames;
+  options.reason = "the day was halved";
+  options.actor = "user:test";
+  options.now = WallTime(1800000000000);
+  options.batch_records = batch_records;
+  return options;
+}
+
+/// Each wrong score of wrong_scores_by() is corrected once, by what the log really holds, and the audit rows name each.
+void expect_corrected_once(Instance& run) {
+  const auto [originals, corrections] = scores_and_corrections(run.log());
+  int64_t days = 0;
+  for (const auto& [window, score] : originals) days += score.value.string_or("window", "") == "24h";
+  ASSERT_GT(days, 100);
+  ASSERT_EQ(static_cast<int64_t>(corrections.size()), days + 2);
+  std::set<std::string> ids;
+  std::map<std::string, std::string> kinds;
+  for (const ScoreRecord& correction : corrections) {
+    const std::string window = closed_window(correction.value);
+    EXPECT_TRUE(ids.insert(correction.id).second) << window;
+    EXPECT_EQ(correction.value.string_or("computedAt", ""), format_rfc3339_ms(1800000000000));
+    const std::string corrects(correction.value.string_or("corrects", ""));
+    const auto original = originals.find(window);
+    if (original == originals.end()) {
+      kinds["withdrawn"] = corrects;
+      EXPECT_TRUE(correction.value.find("score")->is_null());
+      EXPECT_EQ(correction.value.number_or("samples", -1), 0);
+      EXPECT_EQ(correction.value.string_or("windowEnd", ""), "2027-01-01T00:00:00.000Z");
+      continue;
+    }
+    EXPECT_EQ(replay::score_content(correction.value), replay::score_content(original->second.value)) << window;
+    if (corrects.empty())
+      kinds["added"] = original->second.id;
+    else
+      EXPECT_EQ(corrects, original->second.id) << window;
+  }
+  EXPECT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds["added"], kinds["withdrawn"]) << "the hour that was told as another one";
+  std::set<std::string> audited;
+  for (const std::string& text : run.records(Topic::kAudit)) {
+    if (text.find("eval.scores.corrected") == std::string::npos) continue;
+    auto row = parse_json(std::string_view(text).substr(text.find('{')));
+    EXPECT_EQ(row->string_or("actor", ""), "user:test");
+    EXPECT_EQ(row->find("data")->string_or("reason", ""), "the day was halved");
+    for (const Json& one : row->find("data")->find("corrections")->as_array())
+      EXPECT_TRUE(audited.insert(std::string(one.string_or("id", ""))).second);
+  }
+  EXPECT_EQ(audited, ids);
+}
+
+TEST(Backfill, CorrectsWhatOtherCodeMadeAndFindsNothingTheSecondTime) {
+  Instance run("backfill");
+  run.produce(fleet(8, 2500));
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value());
+  const auto promotions = run.records(Topic::kPromotions);
+
+  // This very code made them: nobody mended anything, somebody changed the log.
+  TamperedLog own(run.log(), wrong_scores_by(std::string(kCodeVersion)));
+  auto refused = replay::backfill(own, &run.log(), backfill_options());
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Errc::kParity);
+  EXPECT_NE(refused.error().message.find("replay verify"), std::string::npos) << refused.error().message;
+  EXPECT_TRUE(scores_and_corrections(run.log()).second.empty());
+
+  TamperedLog log(run.log(), wrong_scores_by("0"));
+  auto dry = replay::backfill(log, nullptr, backfill_options());
+  ASSERT_TRUE(dry.has_value()) << dry.error().message;
+  EXPECT_TRUE(scores_and_corrections(run.log()).second.empty());
+  std::vector<std::string> told;
+  auto options = backfill_options();
+  options.each = [&](const replay::Correction& c) { told.push_back(c.id); };
+  auto done = replay::backfill(log, &run.log(), options);
+  ASSERT_TRUE(done.has_value()) << done.error().message;
+  EXPECT_EQ(std::tie(done->changed, done->added, done->withdrawn, done->scores),
+            std::tie(dry->changed, dry->added, dry->withdrawn, dry->scores));
+  EXPECT_EQ(std::make_pair(done->added, done->withdrawn), std::make_pair(int64_t{1}, int64_t{1}));
+  EXPECT_EQ(static_cast<int64_t>(told.size()), done->changed + 2);
+  EXPECT_EQ(dry->audit_rows, 0);
+  EXPECT_GE(done->audit_rows, 1);
+  expect_corrected_once(run);
+
+  auto again = replay::backfill(log, &run.log(), backfill_options());
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  EXPECT_EQ(again->changed + again->added + again->withdrawn + again->audit_rows, 0);
+  EXPECT_EQ(again->scores, done->scores);
+
+  // The pipeline goes on past them, decides nothing anew, and all of it is folded again the same.
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value());
+  EXPECT_EQ(run.records(Topic::kPromotions), promotions);
+  auto clean = replayed(run, [](const TopicPartition&, const RecordView&) { return std::nullopt; });
+  ASSERT_TRUE(clean.has_value()) << clean.error().message;
+}
+
+/// A log whose writers answer as they please: yes, nothing although it is done, nothing because it is not, and the process dies.
+class RestlessLog : public TamperedLog {
+ public:
+  using TamperedLog::TamperedLog;
+  int commits = 0;
+  Result<std::unique_ptr<LogWriter>> open_writer(const std::string& id) override {
+    auto real = TamperedLog::open_writer(id);
+    if (!real) return real.error();
+    return std::unique_ptr<LogWriter>(std::make_unique<Writer>(std::move(*real), commits));
+  }
+
+ private:
+  class Writer : public LogWriter {
+   public:
+    Writer(std::unique_ptr<LogWriter> real, int& commits) : real_(std::move(real)), commits_(commits) {}
+    Result<void> prepare(Transaction transaction) override { return real_->prepare(std::move(transaction)); }
+    Result<std::vector<Offset>> commit() override {
+      const int turn = commits_++ % 5;
+      const Error silence{Errc::kAmbiguous, "no answer"};
+      if (turn == 1) return real_->commit() ? silence : Error{Errc::kUnexpected, "it did not commit"};
+      if (turn == 2) return real_->abort() ? silence : Error{Errc::kUnexpected, "it did not abort"};
+      if (turn == 4) {
+        (void)real_->abort();
+        return Error{Errc::kUnreachable, "killed"};
+      }
+      return real_->commit();
+    }
+    Result<void> abort() override { return real_->abort(); }
+
+   private:
+    std::unique_ptr<LogWriter> real_;
+    int& commits_;
+  };
+};
+
+TEST(Backfill, IsWrittenOnceWhateverBecomesOfItsCommits) {
+  Instance run("restless");
+  run.produce(fleet(9, 2500));
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value());
+  TamperedLog source(run.log(), wrong_scores_by("0"));
+  RestlessLog into(run.log(), [](const TopicPartition&, const RecordView&) { return std::nullopt; });
+  int deaths = 0;
+  for (;; ++deaths) {
+    ASSERT_LT(deaths, 200);
+    auto done = replay::backfill(source, &into, backfill_options(20));
+    if (done) break;
+    ASSERT_EQ(done.error().code, Errc::kUnreachable) << done.error().message;
+  }
+  EXPECT_GT(deaths, 3);
+  expect_corrected_once(run);
+  ASSERT_TRUE(run.run(300, Milliseconds(2)).has_value()) << "a counter of the writers has a hole";
 }
 
 }  // namespace
