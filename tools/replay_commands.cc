@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "processors/audit_chain.h"
+#include "replay/agent_replay.h"
 #include "replay/audit_parity.h"
 #include "replay/replayer.h"
 #include "schemas/time.h"
@@ -137,10 +138,21 @@ Result<void> rebuild_audit(const Settings& settings, streams::Log& log, const st
   const Offset reached = audit.position();
   stop = true;
   thread.join();
-  return result;
   if (result && reached > end)
     return Error{Errc::kRefused, "rebuilding the audit chain: it goes up to offset " + std::to_string(reached.value) +
                                      " of audit-events already, and --until ends it at " + std::to_string(end.value)};
+  return result;
+}
+
+/// The agent that --only means, "agent=ID"; empty: none.
+Result<std::string> only_agent(const Flags& flags) {
+  constexpr std::string_view kAgent = "agent=";
+  const bool any = std::ranges::any_of(flags.only, [&](const std::string& one) { return one.starts_with(kAgent); });
+  if (!any) return std::string();
+  if (flags.only.size() > 1 || flags.only[0].size() == kAgent.size() || !flags.until.empty())
+    return Error{Errc::kUsage,
+                 "--only " + flags.only[0] + ": one agent is rebuilt by itself, whole; no other --only and no --until"};
+  return flags.only[0].substr(kAgent.size());
 }
 
 Result<int> run(Context& context, const Flags& flags) {
@@ -154,7 +166,9 @@ Result<int> run(Context& context, const Flags& flags) {
     TRY_ASSIGN(auto store, state::open_rocksdb_store((std::filesystem::path(flags.into) / "state" / task).string(), {}));
     return std::shared_ptr<state::Store>(std::move(store));
   };
-  TRY_ASSIGN(auto tasks, replay::replay_tasks(*log, stores, options));
+  TRY_ASSIGN(const std::string agent, only_agent(flags));
+  TRY_ASSIGN(auto tasks,
+             agent.empty() ? replay::replay_tasks(*log, stores, options) : replay::replay_agent(*log, stores, options, agent));
   progress.finish();
   if (flags.only.empty()) {
     TRY_ASSIGN(const Offset end, replay::chain_end(*log, options, tasks));
@@ -162,6 +176,33 @@ Result<int> run(Context& context, const Flags& flags) {
   }
   context.out << render_rows(task_rows(tasks).as_array(), context.format);
   return 0;
+}
+
+/// Compares each stored chain that is meant with the log; returns how many rows the last one has.
+Result<int64_t> compare_audit(Context& context, const Flags& flags, streams::Log& log) {
+  const streams::TopicNames names = topic_names(context.settings);
+  int64_t rows = 0;
+  if (auto chain = open_stored_chain(context.settings, context.settings.data_dir)) {
+    TRY_ASSIGN(rows, replay::compare_chain(log, names, *chain, !reaches_the_end(flags.from)));
+  } else if (chain.error().code != Errc::kIncomplete && chain.error().code != Errc::kNotFound) {
+    return chain.error();
+  }
+  if (!flags.into.empty() && std::filesystem::exists(std::filesystem::path(flags.into) / "audit")) {
+    Settings other = context.settings;
+    other.database.url.clear();
+    TRY_ASSIGN(auto chain, open_stored_chain(other, flags.into));
+    TRY_ASSIGN(rows, replay::compare_chain(log, names, chain));
+  }
+  if (!flags.rebuilt_database.empty()) {
+    Settings other = context.settings;
+    other.database.url = flags.rebuilt_database;
+    TRY_ASSIGN(auto chain, open_stored_chain(other, context.settings.data_dir));
+    TRY_ASSIGN(const int64_t rebuilt_rows, replay::compare_chain(log, names, chain));
+    if (rebuilt_rows < rows)
+      return Error{Errc::kIncomplete, "comparing the rebuilt database with the running one: it has " +
+                                          std::to_string(rebuilt_rows) + " of " + std::to_string(rows) + " audit rows"};
+  }
+  return rows;
 }
 
 Result<int> verify(Context& context, const Flags& flags) {
@@ -181,8 +222,11 @@ Result<int> verify(Context& context, const Flags& flags) {
     auto store = state::open_rocksdb_store(state_dir(context.settings, task), {.read_only = true});
     return store ? std::shared_ptr<const state::Reader>(std::move(*store)) : nullptr;
   };
-  TRY_ASSIGN(auto tasks, replay::replay_tasks(*log, stores, options));
+  TRY_ASSIGN(const std::string agent, only_agent(flags));
+  TRY_ASSIGN(auto tasks,
+             agent.empty() ? replay::replay_tasks(*log, stores, options) : replay::replay_agent(*log, stores, options, agent));
   progress.finish();
+  const auto plans = streams::topology(options.names, options.scoring);
 
   // The stores beside the log, and those of an earlier replay: every row of the same commit must be the same.
   std::vector<std::string> directories = {context.settings.data_dir};
@@ -195,7 +239,7 @@ Result<int> verify(Context& context, const Flags& flags) {
       if (!store && store.error().code == Errc::kNotFound && (task.manifests == 0 || directory == context.settings.data_dir))
         continue;
       if (!store) return store.error();
-      if ((!reaches_the_end(flags.from) || !flags.until.empty()) && directory == context.settings.data_dir) {
+      if ((!reaches_the_end(flags.from) || !flags.until.empty() || !agent.empty()) && directory == context.settings.data_dir) {
         // A running system goes on; its state at another commit is another one.
         TRY_ASSIGN(const streams::TaskMeta meta, streams::read_meta(**store));
         if (meta.sequence != task.manifests) {
@@ -204,30 +248,17 @@ Result<int> verify(Context& context, const Flags& flags) {
           continue;
         }
       }
-      TRY(replay::compare_stores(task.task, *rebuilt.at(task.task), **store));
+      if (agent.empty()) {
+        TRY(replay::compare_stores(task.task, *rebuilt.at(task.task), **store));
+      } else {
+        TRY_ASSIGN(const streams::TaskSpec spec, streams::find_task(plans, options.names, task.task));
+        TRY(replay::compare_agent(spec, agent, *rebuilt.at(task.task), **store));
+      }
     }
   }
-  const streams::TopicNames names = topic_names(context.settings);
   int64_t rows = 0;
-  if (auto chain = open_stored_chain(context.settings, context.settings.data_dir)) {
-    TRY_ASSIGN(rows, replay::compare_chain(*log, names, *chain, !reaches_the_end(flags.from)));
-  } else if (chain.error().code != Errc::kIncomplete && chain.error().code != Errc::kNotFound) {
-    return chain.error();
-  }
-  if (!flags.into.empty() && std::filesystem::exists(std::filesystem::path(flags.into) / "audit")) {
-    Settings other = context.settings;
-    other.database.url.clear();
-    TRY_ASSIGN(auto chain, open_stored_chain(other, flags.into));
-    TRY_ASSIGN(rows, replay::compare_chain(*log, names, chain));
-  }
-  if (!flags.rebuilt_database.empty()) {
-    Settings other = context.settings;
-    other.database.url = flags.rebuilt_database;
-    TRY_ASSIGN(auto chain, open_stored_chain(other, context.settings.data_dir));
-    TRY_ASSIGN(const int64_t rebuilt_rows, replay::compare_chain(*log, names, chain));
-    if (rebuilt_rows < rows)
-      return Error{Errc::kIncomplete, "comparing the rebuilt database with the running one: it has " +
-                                          std::to_string(rebuilt_rows) + " of " + std::to_string(rows) + " audit rows"};
+  if (agent.empty()) {
+    TRY_ASSIGN(rows, compare_audit(context, flags, *log));
   }
   context.out << render_rows(task_rows(tasks).as_array(), context.format);
   int64_t expected = 0;
@@ -254,11 +285,13 @@ void register_replay(Command& root) {
       replay.command("run", "Rebuild into a fresh directory (and database); run again, it goes on where it was killed");
   running.example("assay replay run --from log --into rebuilt")
       .example("assay replay run --from archive:/var/lib/assay/archive --into rebuilt")
+      .example("assay replay run --from archive --only agent=vm-17 --into vm-17")
       .option("--from", flags->from, kFromHelp)
       .option("--signers", flags->signers, kSignersHelp)
       .option("--into", flags->into, "Fresh directory for stores and audit files")
       .required()
-      .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring), and no audit rows; may be given often")
+      .option("--only", flags->only,
+              "Only this task (scoring-3), processor (scoring) or agent (agent=ID), and no audit rows; may be given often")
       .option("--until", flags->until, kUntilHelp)
       .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
       .option("--threads", flags->threads, "Tasks side by side; 0: one per core");
@@ -272,7 +305,7 @@ void register_replay(Command& root) {
       .option("--into", flags->into, "Also compare what `replay run` has built there")
       .option("--rebuilt-database-url", flags->rebuilt_database,
               "Also compare the audit rows that `replay run --database-url` has built in this database")
-      .option("--only", flags->only, "Only this task (scoring-3) or processor (scoring); may be given often")
+      .option("--only", flags->only, "Only this task (scoring-3), processor (scoring) or agent (agent=ID); may be given often")
       .option("--until", flags->until, kUntilHelp)
       .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
       .option("--threads", flags->threads, "Tasks side by side; 0: one per core");

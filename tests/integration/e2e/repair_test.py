@@ -1,4 +1,5 @@
 """Repair: one task or processor rebuilt by itself, and dead letters sent back byte for byte in their order."""
+import json
 import random
 
 import harness
@@ -27,6 +28,39 @@ class Repair(harness.EndToEnd):
         self.assertEqual({row["task"]: row["digest"] for row in here.json("state", "digest", "--recompute")}, live)
         here.ok("replay", "verify")
         self.assertIn("scoring-9", here.ok("replay", "verify", "--only", "scoring-9", code=2).err)
+
+    def test_one_agent(self):
+        here = self.assay(sets=["log.level=error", f"archive.url=file://{self.directory}/archive"])
+        lines = stream(3)
+        here.produce(lines)
+        here.fold()
+        whole = self.directory / "whole"
+        here.ok("replay", "run", "--into", whole)
+        for source in ("log", "archive"):
+            into = self.directory / source
+            rows = here.json("replay", "run", "--from", source, "--only", "agent=agent-4", "--into", into)
+            scores, = (row for row in rows if row["task"].startswith("scoring-"))
+            self.assertEqual(scores["records"], sum('"agentId": "agent-4"' in line for line in lines))
+            written = [json.loads(record.value) for record in here.read("eval.scores.v1") if record.key == b"agent-4"]
+            self.assertEqual(scores["outputs"], len(written))
+            decided, = (row for row in rows if row["task"].startswith("promotion-"))
+            self.assertEqual(decided["records"], len(written))
+            self.assertEqual(here.json("replay", "verify", "--from", source, "--only", "agent=agent-4", "--into", whole), rows)
+            self.assertFalse((into / "audit").exists())
+            self.assertEqual(here.call("replay", "promote", "--into", into).code, 5, "one agent is not the whole task")
+            self.assertEqual(here.call("replay", "run", "--from", source, "--only", "agent=agent-4", "--into", into).code, 5)
+        # Another agent's rows are another digest; a running store that has a row otherwise is told.
+        self.assertNotEqual(here.json("replay", "verify", "--only", "agent=agent-5")[0]["digest"], rows[0]["digest"])
+        other = self.assay(sets=["log.level=error"])
+        other.produce([line.replace('"success": 0.9', '"success": 0.8') if "agent-4" in line else line for line in lines])
+        other.fold()
+        wrong = here.ok("replay", "verify", "--only", "agent=agent-4", "--into", other.data, code=7).err
+        self.assertRegex(wrong, "comparing agent-4 in scoring-.*: digest .* of agent agent-4")
+        here.ok("replay", "verify", "--only", "agent=agent-5", "--into", other.data)
+        # What nobody has ever heard of has nothing, and that is no error; words that do not go together are one.
+        self.assertEqual({row["records"] for row in here.json("replay", "verify", "--only", "agent=nobody")}, {0})
+        for words in (("--only", "agent="), ("--only", "agent=a", "--only", "scoring"), ("--only", "agent=a", "--until", "2026-01-01T00:00:00Z")):
+            self.assertEqual(here.call("replay", "verify", *words).code, 2, words)
 
     @harness.both_logs
     def test_dead_letters_go_back_byte_for_byte_in_order(self, here):
