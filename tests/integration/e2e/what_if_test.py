@@ -70,6 +70,10 @@ def stamp(ms):
     return datetime.datetime.fromtimestamp(ms // 1000, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03}Z"
 
 
+def milliseconds(text):
+    return round(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
+
+
 def decision(event):
     """What makes two decisions the same, from the words of the contract: no score, no confidence, no sentence."""
     if "allocationId" in event:
@@ -152,6 +156,82 @@ class WhatIf(harness.EndToEnd):
         listed = {decision(example["event"]) for example in said["examples"] if "allocationId" not in example["event"]}
         self.assertTrue(listed)
         self.assertEqual(listed, mine ^ theirs)
+
+    def pools_of(self, run, text):
+        """What one task makes of the promotions of all partitions when they reach it by their ts, then by partition."""
+        parts = {}
+        for record in run.read("promotion.events.v1"):
+            parts.setdefault(record.partition, []).append(record)
+        order = []
+        while any(parts.values()):
+            first = min((p for p in parts if parts[p]), key=lambda p: (json.loads(parts[p][0].value)["ts"], p))
+            order.append(parts[first].pop(0))
+        alone = self.assay(sets=["topics.partitions=1", "log.level=error"])
+        alone.config = alone.directory / "rules.toml"
+        alone.config.write_text(text)
+        alone.fold()
+        alone.send([(0, record.timestamp_ms, record.key, record.value, [h for h in record.headers if h[0] != "assay-writer"])
+                    for record in order], topic="promotion.events.v1")
+        alone.fold()
+        return [json.loads(record.value) for record in alone.read("allocation.events.v1")]
+
+    @staticmethod
+    def use(events, end):
+        """Unit hours, peak, waits and hours waited, from the words of the events alone; and the peak of each division."""
+        held, out, now = {}, collections.Counter(), collections.Counter()
+        for event in events:
+            if event["state"] == "reserved":
+                continue
+            at, division = milliseconds(event["ts"]), event["divisionId"]
+            if event["allocationId"] in held:
+                since, amount, waits = held.pop(event["allocationId"])
+                out["waitHours" if waits else "unitHours"] += (at - since) / HOUR * (1 if waits else amount)
+                now.subtract({} if waits else {"": amount, division: amount})
+            if event["state"] in ("applied", "gated"):
+                waits = event["state"] == "gated"
+                held[event["allocationId"]] = at, event["gpu"], waits
+                out["waits"] += waits
+                now.update({} if waits else {"": event["gpu"], division: event["gpu"]})
+                for name in ("", division):
+                    out["peak " + name] = max(out["peak " + name], now[name])
+        for since, amount, waits in held.values():
+            out["waitHours" if waits else "unitHours"] += (end - since) / HOUR * (1 if waits else amount)
+        return out
+
+    def test_four_partitions_share_pools_quotas_and_money_as_two_runs_would(self):
+        lines = self.reports(8)
+        present = self.run_with(lines, PRESENT, 4)
+        mine = [json.loads(record.value) for record in present.read("promotion.events.v1")]
+        pools = self.pools_of(present, PRESENT)
+        self.assertGreater(len({record.partition for record in present.read("promotion.events.v1")}), 2)
+        seen = set()
+        for name in ("capacity", "quotas", "amount", "thresholds"):
+            with self.subTest(name):
+                run = self.run_with(lines, OTHERS[name], 4)
+                theirs = [json.loads(record.value) for record in run.read("promotion.events.v1")]
+                their_pools = self.pools_of(run, OTHERS[name])
+                said = present.json("replay", "what-if", "--with", run.config, "--examples", "0", "--price", "gpu=2.5")
+                one, two = (collections.Counter(map(decision, events)) for events in (mine + pools, theirs + their_pools))
+                expected = collections.Counter({("present", d): n for d, n in (one - two).items()})
+                expected.update({("other", d): n for d, n in (two - one).items()})
+                listed = collections.Counter((example["only"], decision(example["event"])) for example in said["examples"])
+                self.assertEqual(listed, expected)
+                self.assertEqual(said["differences"], sum(expected.values()))
+                self.assertGreater(sum("allocationId" in example["event"] for example in said["examples"]), 5)
+                seen |= set(said["byKind"])
+                end = max(milliseconds(event["ts"]) for event in mine + pools + theirs + their_pools)
+                pool, = said["pools"]
+                for side, events in (("present", pools), ("other", their_pools)):
+                    use = self.use(events, end)
+                    self.assertEqual((pool[side]["peakUsed"], pool[side]["waits"]), (use["peak "], use["waits"]))
+                    for member in ("unitHours", "waitHours"):
+                        self.assertAlmostEqual(pool[side][member], use[member], places=2)
+                    self.assertAlmostEqual(said["money"][side], use["unitHours"] * 2.5, places=1)
+                    for division, row in pool[side]["divisions"].items():
+                        self.assertEqual(row["peakHeld"], use["peak " + division])
+                        self.assertLessEqual(row["peakHeld"], pool[side]["capacity"] if row["quota"] is None else row["quota"])
+                self.assertAlmostEqual(said["money"]["difference"], said["money"]["other"] - said["money"]["present"], places=2)
+        self.assertLessEqual({"reservation", "grant", "wait", "rejection", "release"}, seen)
 
     def test_since_and_until_cut_what_is_told(self):
         here = self.run_with(self.reports(5), PRESENT, 1)
