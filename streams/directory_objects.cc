@@ -141,7 +141,7 @@ Result<std::unique_ptr<ObjectStore>> open_directory_objects(const std::string& d
   if (!path.has_filename()) path = path.parent_path();
   if (create) {
     fs::create_directories(path, error);
-    if (error) return Error{Errc::kUnexpected, "creating " + path.string() + ": " + error.message()};
+    if (error) return failed("creating", path.string(), error.value());
   } else if (!fs::is_directory(path, error)) {
     return Error{Errc::kNotFound, "no directory " + path.string()};
   }

@@ -28,7 +28,8 @@ class ObjectStore {
   virtual Result<std::vector<std::string>> list(const std::string& prefix) = 0;
 };
 
-/// Objects as files below a directory, which is made when it is not there and `create` is set. Errors: kNotFound, kUnexpected.
+/// Objects as files below a directory, which is made when it is not there and `create` is set. Errors: kNotFound, kUnreachable (no
+/// room, for instance), kRefused, kUnexpected.
 Result<std::unique_ptr<ObjectStore>> open_directory_objects(const std::string& dir, bool create);
 
 }  // namespace assay::streams

@@ -1,10 +1,15 @@
 """The archive alone is enough: everything else is deleted, and state, decisions and audit rows come out of it again."""
 
+import datetime
+import errno
 import gzip
+import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 import time
 
 import harness
@@ -151,6 +156,119 @@ class Archive(harness.EndToEnd):
         done = stranger.call("run", "--until-end")
         self.assertEqual(done.code, 5, done.err)
         self.assertIn("it belongs to cluster", done.err)
+
+    def test_a_plan_without_words_looks_at_what_is_there(self):
+        here = self.archiving("embedded")
+        url = f"file://{self.archive}"
+        self.assertEqual(here.call("replay", "plan").code, 8, "neither is there")
+        here.produce(self.small(300))
+        self.assertEqual(here.json("replay", "plan")["from"], "log")
+        here.fold()
+        both = here.json("replay", "plan")
+        self.assertEqual((both["from"], both["whole"]), (f"log+archive:{url}", True))
+        self.assertEqual(both, here.json("replay", "plan", "--from", f"log+archive:{url}"))
+        self.assertIn(url.encode(), here.ok("replay", "plan").out)
+        for row in both["partitions"]:
+            if row["topic"] == "eval.reports.v1" and row["archivedTo"]:
+                here.cut("eval.reports.v1", row["partition"], int(row["archivedTo"]))
+        self.assertTrue(here.json("replay", "plan")["whole"], "the log alone is not enough any more")
+        self.assertEqual(here.call("replay", "plan", "--from", "log").code, 8)
+        (here.data / "log").rename(self.directory / "away")
+        alone = here.json("replay", "plan")
+        self.assertEqual((alone["from"], alone["whole"]), (f"archive:{url}", True))
+        here.sets = [pair for pair in here.sets if not pair.startswith("archive.")]
+        (self.directory / "away").rename(here.data / "log")
+        self.assertEqual(here.json("replay", "plan", code=8)["from"], "log")
+
+    def test_the_audit_rows_end_where_the_commits_do(self):
+        here = self.archiving("embedded")
+        for part in range(3):
+            here.produce(self.small(400)[part * 120:(part + 1) * 120])
+            here.fold()
+            time.sleep(0.01)
+        for word in ("pause", "resume"):  # nobody runs who could fold them
+            here.call("audit", word, "--reason", "a row of a person", "--by", "ann", "--wait", "0")
+        here.fold()
+        whole = self.chain_of(here.data / "audit")
+        records = here.read("audit-events")
+        instants = [record.timestamp_ms for record in records]
+        self.assertEqual(len(whole), len(records))
+        middle = sorted(instants)[len(instants) // 2]
+        stamp = f"{datetime.datetime.fromtimestamp(middle // 1000, datetime.timezone.utc):%Y-%m-%dT%H:%M:%S}.{middle % 1000:03}Z"
+        last = self.people(records)[0].timestamp_ms - 1
+        before_people = f"{datetime.datetime.fromtimestamp(last // 1000, datetime.timezone.utc):%Y-%m-%dT%H:%M:%S}.{last % 1000:03}Z"
+        cut = lambda wanted: next((n for n, at in enumerate(instants) if at > wanted), len(records))
+        for name, until, rows in (("middle", stamp, cut(middle)), ("people", before_people, cut(last)), ("none", "2001-01-01T00:00:00Z", 0),
+                                  ("all", "2101-01-01T00:00:00Z", len(records)), ("named", "audit-events/0=7", 7)):
+            with self.subTest(name):
+                into = self.directory / name
+                here.ok("replay", "run", "--from", "archive", "--into", into, "--until", until)
+                self.assertEqual(self.chain_of(into / "audit"), whole[:rows])
+                here.ok("replay", "verify", "--into", into, "--until", until)
+        # By an input's offset: the rows of the commits before the one that went past it.
+        into = self.directory / "offset"
+        here.ok("replay", "run", "--from", "log", "--into", into, "--until", "eval.reports.v1/0=60")
+        sources = [json.loads(record.value)["source"] for record in records]
+        first_left = next(n for n, source in enumerate(sources)
+                          if (source.get("topic"), source.get("partition")) == ("eval.reports.v1", 0) and int(source["to"]) > 60)
+        self.assertGreater(first_left, 1)
+        self.assertEqual(self.chain_of(into / "audit"), whole[:first_left])
+        # A chain that goes further already is no chain of that past.
+        done = here.call("replay", "run", "--from", "archive", "--into", self.directory / "all", "--until", "audit-events/0=3")
+        self.assertEqual(done.code, 5, done.err)
+        self.assertIn("audit-events already", done.err)
+
+    def people(self, records):
+        return [record for record in records if "assay-writer" not in dict(record.headers)]
+
+    def test_a_full_disk_holds_back_the_archive_alone_and_leaves_nothing_half(self):
+        here = self.archiving("embedded")
+        self.archive.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", self.archive], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.archive], check=True)
+        filler, inside = self.archive / "filler", self.archive / "kept"
+        here.sets = [pair for pair in here.sets if not pair.startswith("archive.")] + [f"archive.url=file://{inside}", "run.patience=1s", "archive.segment_age=1s"]
+        here.produce(self.small(2500))
+        known, codes = 0, set()
+        # Pages that are left: none at all, for the first notes, for segments without their entries, for some partitions only.
+        for free in (0, 3, 10, 20, 30):
+            with self.subTest(free=free):
+                filler.unlink(missing_ok=True)
+                file = os.open(filler, os.O_WRONLY | os.O_CREAT)
+                with self.assertRaises(OSError) as full:
+                    while True:
+                        os.write(file, b"x" * 4096)
+                self.assertEqual(full.exception.errno, errno.ENOSPC)
+                os.ftruncate(file, max(0, os.fstat(file).st_size - free * 4096))
+                os.close(file)
+                done = here.call("run", "--until-end")
+                self.assertEqual(done.code, 6, done.err)
+                self.assertRegex(done.err, r"archiving to the end: nothing was taken for 1 s: (writing|creating) \S+: No space left on device")
+                self.assertEqual([path for path in inside.rglob(".tmp-*")], [])
+                entries = [json.loads(path.read_bytes()) for path in inside.glob("entries/*/*/*.json")]
+                for entry in entries:
+                    self.assertEqual(hashlib.sha256((inside / entry["object"]).read_bytes()).hexdigest(), entry["sha256"])
+                self.assertGreaterEqual(len(entries), known)
+                known = len(entries)
+                # Commits that folded what is not there cannot be rebuilt, and the plan says so before the replay does.
+                plan = here.call("replay", "plan", "--from", "archive").code
+                codes.add(plan)
+                self.assertEqual(here.call("replay", "run", "--from", "archive", "--into", self.directory / f"into-{free}").code, plan)
+        self.assertGreater(known, 0)
+        self.assertIn(8, codes)
+        # The pipeline itself is done with everything; the service says what is the matter, and goes on once there is room.
+        self.assertEqual({row["recordsBehind"] for row in json.loads(here.call("lag", "-o", "json").out) if row["group"] != "assay.archive"}, {0})
+        service = here.start("run")
+        harness.wait_until("its trouble", lambda: '"retrying"' in here.http("/ready")[1] and "No space left" in here.http("/ready")[1])
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=64m", self.archive], check=True)
+        harness.wait_until("the archive", lambda: '"archiving"' in here.http("/ready")[1])
+        self.assertEqual(service.terminate()[0], 0)
+        here.fold()
+        self.assertTrue(here.json("replay", "plan", "--from", "archive")["whole"])
+        here.ok("replay", "verify", "--from", "archive")
+        self.assertEqual(sum(row["records"] for row in here.json("replay", "plan", "--from", "archive")["partitions"]
+                             if row["topic"] == "eval.reports.v1"), 2500)
 
     def test_a_plan_says_what_can_be_rebuilt(self):
         here = self.archiving("embedded")
