@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kBlockBytes = 128 << 10;
 constexpr size_t kLineBytesMax = 16 << 20;
 
-using Fields = std::vector<std::optional<std::string>>;
+using Fields = CopyFields;
 
 /// A field of COPY's text form: what a backslash stands for undone. Nothing: NULL.
 std::optional<std::string> copy_field(std::string_view text) {
@@ -83,10 +83,99 @@ bool is_number(const std::optional<std::string>& text) {
   return text && !text->empty() && std::ranges::all_of(*text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
+/// Relation and columns of "COPY public.audit_log (sequence, id, …) FROM stdin;".
+Result<std::pair<std::string, std::vector<std::string>>> copy_statement(std::string_view statement) {
+  const size_t open = statement.find(" ("), close = statement.find(") FROM stdin;");
+  if (open == statement.npos || close == statement.npos || close < open)
+    return Error{Errc::kCorrupt, "a COPY statement that cannot be read: " + schemas::printable(statement)};
+  std::vector<std::string> columns;
+  for (std::string_view list = statement.substr(open + 2, close - open - 2);;) {
+    const size_t comma = list.find(", ");
+    columns.push_back(relation_name(list.substr(0, comma)));
+    if (comma == list.npos) return std::pair(relation_name(statement.substr(5, open - 5)), std::move(columns));
+    list.remove_prefix(comma + 2);
+  }
+}
+
+/// The field of a column; nothing: NULL, or there is no such column.
+std::optional<std::string> field_of(const std::vector<std::string>& columns, const Fields& fields, std::string_view name) {
+  const auto column = std::ranges::find(columns, name);
+  return column == columns.end() ? std::nullopt : fields[static_cast<size_t>(column - columns.begin())];
+}
+
+std::optional<int64_t> number(const std::optional<std::string>& text) {
+  int64_t value = 0;
+  if (!is_number(text) || std::from_chars(text->data(), text->data() + text->size(), value).ec != std::errc()) return std::nullopt;
+  return value;
+}
+
 }  // namespace
 
-LooseReader::LooseReader(std::string source, LineCutter::Take take)
-    : source_(source), take_(take), json_lines_(std::move(source), false, std::move(take)) {}
+Result<std::optional<std::string>> LateSignatures::line() {
+  while (true) {
+    const size_t newline = buffer_.find('\n', taken_);
+    if (newline != buffer_.npos) {
+      std::string out = buffer_.substr(taken_, newline - taken_);
+      taken_ = newline + 1;
+      return std::optional(std::move(out));
+    }
+    if (ended_) return std::optional<std::string>();
+    buffer_.erase(0, std::exchange(taken_, 0));
+    if (buffer_.size() > kLineBytesMax) return Error{Errc::kCorrupt, "a line of it has no end"};
+    const size_t kept = buffer_.size();
+    buffer_.resize(kept + kBlockBytes);
+    TRY_ASSIGN(const size_t got, read_(buffer_.data() + kept, kBlockBytes));
+    buffer_.resize(kept + got);
+    ended_ = got == 0;
+  }
+}
+
+Result<void> LateSignatures::advance() {
+  next_.reset();
+  while (true) {
+    TRY_ASSIGN(std::optional<std::string> text, line());
+    if (!text) return {};
+    if (text->ends_with('\r')) text->pop_back();
+    if (!in_table_) {
+      if (!text->starts_with("COPY ") || text->find("audit_signatures") == text->npos) continue;
+      TRY_ASSIGN(auto statement, copy_statement(*text));
+      in_table_ = statement.first == "audit_signatures";
+      columns_ = std::move(statement.second);
+    } else if (*text == "\\.") {
+      in_table_ = false;
+    } else {
+      const Fields fields = copy_fields(*text);
+      const std::optional<int64_t> sequence =
+          fields.size() == columns_.size() ? number(field_of(columns_, fields, "sequence")) : std::nullopt;
+      if (!sequence) return Error{Errc::kCorrupt, "a row of audit_signatures cannot be read: " + schemas::printable(*text, 80)};
+      next_ = {*sequence,
+               {field_of(columns_, fields, "signature").value_or(""), field_of(columns_, fields, "signer_kid").value_or("")}};
+      return {};
+    }
+  }
+}
+
+Result<std::optional<LateSignatures::Late>> LateSignatures::find(int64_t sequence) {
+  if (!next_ && !ended_) TRY(advance());
+  while (next_ && next_->first < sequence) {
+    passed_.insert(std::move(*next_));
+    TRY(advance());
+  }
+  if (next_ && next_->first == sequence) {
+    Late found = std::move(next_->second);
+    TRY(advance());
+    return std::optional(std::move(found));
+  }
+  while (next_) {  // the table is in another order, or the row has none: only its end tells
+    passed_.insert(std::move(*next_));
+    TRY(advance());
+  }
+  auto passed = passed_.extract(sequence);
+  return passed ? std::optional(std::move(passed.mapped())) : std::nullopt;
+}
+
+LooseReader::LooseReader(std::string source, LineCutter::Take take, std::function<Result<ByteReader>()> again)
+    : source_(source), take_(take), json_lines_(std::move(source), false, std::move(take)), again_(std::move(again)) {}
 
 Result<void> LooseReader::add(std::string_view part) {
   while (!part.empty()) {
@@ -139,7 +228,11 @@ Result<void> LooseReader::line(std::string_view text) {
     table_ = Table::kNone;
     return {};
   }
-  return table_ == Table::kOther ? Result<void>() : copied(text);
+  if (table_ == Table::kLate && waiting_ > 0 && !again_)
+    return Error{Errc::kIncomplete,
+                 "rows before have their signatures here, in audit_signatures, and they have passed; give the "
+                 "dump as a file, not through a pipe"};
+  return table_ == Table::kOther || table_ == Table::kLate ? Result<void>() : copied(text);
 }
 
 Result<void> LooseReader::recognise(std::string_view text) {
@@ -167,22 +260,15 @@ Result<void> LooseReader::recognise(std::string_view text) {
   return {};
 }
 
-/// COPY public.audit_log (sequence, id, …) FROM stdin;
-Result<void> LooseReader::begin_table(std::string_view statement) {
-  const size_t open = statement.find(" ("), close = statement.find(") FROM stdin;");
-  if (open == statement.npos || close == statement.npos || close < open)
-    return Error{Errc::kCorrupt, "a COPY statement that cannot be read: " + schemas::printable(statement)};
-  const std::string relation = relation_name(statement.substr(5, open - 5));
+Result<void> LooseReader::begin_table(std::string_view text) {
+  TRY_ASSIGN(auto statement, copy_statement(text));
+  const std::string& relation = statement.first;
   table_ = relation == "audit_log" || relation == "audit_events" ? Table::kRows
            : relation == "audit_chain_head"                      ? Table::kHead
+           : relation == "audit_signatures"                      ? Table::kLate
                                                                  : Table::kOther;
-  columns_.clear();
-  for (std::string_view list = statement.substr(open + 2, close - open - 2);;) {
-    const size_t comma = list.find(", ");
-    columns_.push_back(relation_name(list.substr(0, comma)));
-    if (comma == list.npos) return {};
-    list.remove_prefix(comma + 2);
-  }
+  columns_ = std::move(statement.second);
+  return {};
 }
 
 Result<void> LooseReader::copied(std::string_view text) {
@@ -193,12 +279,30 @@ Result<void> LooseReader::copied(std::string_view text) {
   return table_ == Table::kHead ? state(fields) : row(fields);
 }
 
-Result<void> LooseReader::row(const Fields& fields) {
-  auto field = [&](std::string_view name) -> std::optional<std::string> {
-    auto column = std::ranges::find(columns_, name);
-    return column == columns_.end() ? std::nullopt : fields[static_cast<size_t>(column - columns_.begin())];
-  };
-  const std::optional<std::string> signature = field("signature"), sequence = field("sequence");
+/// A row's signature from audit_signatures; nothing: it has none there, and neither has one behind it.
+Result<std::optional<LateSignatures::Late>> LooseReader::late_signature(const std::optional<std::string>& sequence) {
+  const std::optional<int64_t> row = number(sequence);
+  if (!again_ || !row || form_ != Form::kDump) return std::optional<LateSignatures::Late>();
+  if (late_ == nullptr) {
+    TRY_ASSIGN(ByteReader from_start, again_());
+    late_ = std::make_unique<LateSignatures>(std::move(from_start));
+  }
+  TRY_ASSIGN(std::optional<LateSignatures::Late> late, late_->find(*row));
+  if (!late && late_->more(*row)) late = LateSignatures::Late{};  // the relation shows such a row: it is for the proof to refuse it
+  return late;
+}
+
+Result<void> LooseReader::row(const CopyFields& fields) {
+  auto field = [&](std::string_view name) { return field_of(columns_, fields, name); };
+  std::optional<std::string> signature = field("signature"), signer_kid = field("signer_kid");
+  const std::optional<std::string> sequence = field("sequence");
+  if (!signature && waiting_ == 0) {
+    TRY_ASSIGN(std::optional<LateSignatures::Late> late, late_signature(sequence));
+    if (late) {
+      signature = std::move(late->signature);
+      if (!late->signer_kid.empty()) signer_kid = std::move(late->signer_kid);
+    }
+  }
   if (!signature || waiting_ > 0) {  // what follows a row without a signature is not to be seen either
     ++waiting_;
     return {};
@@ -216,15 +320,14 @@ Result<void> LooseReader::row(const Fields& fields) {
   out += ",\"payload\":" + field("payload").value_or("null");
   append_member(",\"prev_hash\":", field("prev_hash"), out);
   append_member(",\"signature\":", signature, out);
-  append_member(",\"signer_kid\":", field("signer_kid"), out);
+  append_member(",\"signer_kid\":", signer_kid, out);
   out += '}';
   block_.ends.push_back(static_cast<uint32_t>(out.size()));
   out += '\n';
   if (sequence) {
-    int64_t number = 0;
-    if (!is_number(sequence) || std::from_chars(sequence->data(), sequence->data() + sequence->size(), number).ec != std::errc())
-      return Error{Errc::kCorrupt, "line " + std::to_string(line_number_) + ": its sequence is no number"};
-    block_.sequences.push_back(number);
+    const std::optional<int64_t> stored = number(sequence);
+    if (!stored) return Error{Errc::kCorrupt, "line " + std::to_string(line_number_) + ": its sequence is no number"};
+    block_.sequences.push_back(*stored);
   }
   if (block_.sequences.size() != (sequence ? block_.rows() : 0))
     return Error{Errc::kCorrupt, "line " + std::to_string(line_number_) + ": a sequence where the rows before have none"};
@@ -232,12 +335,13 @@ Result<void> LooseReader::row(const Fields& fields) {
   return {};
 }
 
-Result<void> LooseReader::state(const Fields& fields) {
-  auto column = std::ranges::find(columns_, "state");
-  if (column == columns_.end()) return {};
-  const std::optional<std::string>& text = fields[static_cast<size_t>(column - columns_.begin())];
-  TRY_ASSIGN(Json document,
-             text && !text->empty() ? parse_json(*text) : Result<Json>(Error{Errc::kCorrupt, "audit_chain_head has no state"}));
+Result<void> LooseReader::state(const CopyFields& fields) {
+  head_is_signed_ = std::ranges::find(columns_, "signed_state") != columns_.end();
+  std::optional<std::string> text = field_of(columns_, fields, "signed_state");
+  if (!text && std::ranges::find(columns_, "state") == columns_.end()) return {};
+  if (!text) text = field_of(columns_, fields, "state");
+  if (!text || text->empty()) return Error{Errc::kCorrupt, "audit_chain_head has no state"};
+  TRY_ASSIGN(const Json document, parse_json(*text));
   TRY_ASSIGN(head_, processors::chain_state_from_json(document));
   return {};
 }

@@ -286,29 +286,32 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   std::string buffer(kReadBytes, '\0');
   std::vector<Finding> findings;
   std::optional<processors::ChainState> head;
-  bool complete = true;  // no row of a dump waits for its signature
+  bool complete = true;  // the rows reach the head, or they do not reach what it says
   for (LooseFile& file : files) {
-    LooseReader reader(file.name, [&](RowBlock block) { prover.add(std::move(block)); });
+    LooseReader reader(
+        file.name, [&](RowBlock block) { prover.add(std::move(block)); }, file.again);
     while (true) {
       Result<size_t> got = file.read(buffer.data(), buffer.size());
       if (!got && got.error().code != Errc::kCorrupt) return got.error();
       Result<void> taken = got ? reader.add({buffer.data(), *got}) : Result<void>(got.error());
       if (taken && *got == 0) taken = reader.finish();
       if (!taken) {
-        findings.push_back(file_finding(file.name, "form", taken.error().message));
+        const bool missing = taken.error().code == Errc::kIncomplete;
+        findings.push_back(file_finding(file.name, missing ? "missing" : "form", taken.error().message,
+                                        missing ? Errc::kIncomplete : Errc::kTampered));
         prover.lose_link();
       }
       if (!taken || *got == 0) break;
     }
     if (reader.head()) head = reader.head();
-    complete = complete && reader.waiting() == 0;
+    complete = complete && (reader.waiting() == 0 || reader.head_is_signed());
   }
   prover.drain();
   const std::string place = files.empty() ? "the files" : files.back().name;
   if (head) judge_end(*head, complete, place, prover, findings);
+  report.findings.insert(report.findings.end(), findings.begin(), findings.end());
   prover.end(place);
   checkpoints.end(prover.broken());
-  report.findings.insert(report.findings.end(), findings.begin(), findings.end());
   if (!options.links_only && !options.pinned)
     report.findings.push_back(
         file_finding(place, "keys", "there are no keys to check signatures with; --signers FILE gives them", Errc::kIncomplete));

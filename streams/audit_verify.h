@@ -77,6 +77,8 @@ using ByteReader = std::function<Result<size_t>(char* into, size_t size)>;
 struct LooseFile {
   std::string name;
   ByteReader read;
+  /// Opens it anew, from its beginning: signatures that came late stand behind the rows of a dump. Absent: it comes by once.
+  std::function<Result<ByteReader>()> again = {};
 };
 /// Proves rows without a manifest around them: lines of an archive, a PostgreSQL dump (COPY text, with or without the rest of
 /// pg_dump), several files one after the other. A row in another form than the canonical one is noted and stands.

@@ -54,8 +54,14 @@ Result<VerifyReport> prove(const std::vector<std::string>& paths, const VerifyOp
   std::vector<LooseFile> files;
   for (const std::string& path : paths) {
     if (is_directory(path)) return Error{Errc::kUsage, path + " is a directory: it is proven alone, not among files"};
-    TRY_ASSIGN(std::shared_ptr<assay::tools::ByteSource> source, assay::tools::open_input(path));
-    files.push_back({path, [source](char* into, size_t size) { return source->read(into, size); }});
+    const auto open = [path]() -> Result<ByteReader> {
+      TRY_ASSIGN(std::shared_ptr<assay::tools::ByteSource> source, assay::tools::open_input(path));
+      return ByteReader([source](char* into, size_t size) { return source->read(into, size); });
+    };
+    TRY_ASSIGN(ByteReader reader, open());
+    struct stat status {};
+    const bool again = ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);  // a pipe comes by once
+    files.push_back({path, std::move(reader), again ? open : std::function<Result<ByteReader>()>()});
   }
   return verify_files(std::move(files), options);
 }
