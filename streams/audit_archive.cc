@@ -446,7 +446,7 @@ std::string ArchiveManifest::to_json(bool with_signature) const {
     out.set("evidence", std::move(beside));
   }
   out.set("files", std::move(list)).set("format", kFormat).set("head", processors::chain_state_to_json(head));
-  out.set("rows", std::to_string(head.sequence));
+  out.set("rows", std::to_string(rows()));
   out.set("firstHash", files.empty() ? Json() : Json(files.front().first_hash));
   out.set("lastHash", files.empty() ? Json() : Json(files.back().last_hash));
   out.set("signer",
@@ -547,6 +547,8 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
   const Archive archive(out, options);
   ArchiveManifest manifest;
   ChainState read;  // as far as the lines tell
+  read.sequence = chain.first - 1;
+  const bool all = chain.first == 1;  // a tree, and what was signed of it, is of all rows
   Cutter cutter(options);
   TileBuilder tree([&](const std::string& name, std::string_view bytes) { return write_file(out, name, bytes, false); });
   auto flush_all_but = [&](size_t keep) -> Result<void> {
@@ -567,10 +569,10 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
       read.head_id = row->row.id;
       read.last_created_at_us = row->row.created_at_us;
       cutter.add(row->row.created_at_us, read.sequence, to_hex(as_bytes(row->row.hash)), line.text);
-      TRY(tree.add(processors::merkle_leaf(as_bytes(row->row.hash))));
+      if (all) TRY(tree.add(processors::merkle_leaf(as_bytes(row->row.hash))));
     }
     TRY(flush_all_but(1));
-    if (progress) progress(read.sequence);
+    if (progress) progress(read.sequence - chain.first + 1);
   }
   TRY(flush_all_but(0));
 
@@ -578,14 +580,19 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
     return Error{Errc::kTampered, "exporting to " + out + ": the rows end at " + std::to_string(read.sequence) + ", hash " +
                                       to_hex(as_bytes(read.head_hash)) + "; the head says " + std::to_string(chain.head.sequence) +
                                       ", hash " + to_hex(as_bytes(chain.head.head_hash))};
+  if (chain.last > 0 && read.sequence != chain.last)
+    return Error{Errc::kTampered, "exporting to " + out + ": the rows end at " + std::to_string(read.sequence) + ", not at " +
+                                      std::to_string(chain.last)};
   read.next_offset = Offset(-1);  // an export that ends before the chain does cannot be continued
-  manifest.head = chain.complete ? chain.head : read;
+  manifest.head = chain.complete && all ? chain.head : read;
   if (const SignerEntry* known = chain.signers.find(signer.key().signer_id); known == nullptr || known->key != signer.key())
     TRY(chain.signers.add({signer.key(), {}, {}, false}));
   TRY(archive.write_signers(chain.signers, manifest));
-  TRY(tree.write_partial());
-  manifest.tree_root = to_hex(as_bytes(tree.root()));
-  if (!checkpoint_dir.empty()) TRY(copy_checkpoints(checkpoint_dir, out, read.sequence, manifest));
+  if (all) {
+    TRY(tree.write_partial());
+    manifest.tree_root = to_hex(as_bytes(tree.root()));
+  }
+  if (all && !checkpoint_dir.empty()) TRY(copy_checkpoints(checkpoint_dir, out, read.sequence, manifest));
   TRY(archive.publish(manifest, signer));
   return manifest;
 }

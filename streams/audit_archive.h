@@ -52,6 +52,8 @@ struct ArchiveManifest {
   SignerKey signer;       // who signed the manifest
   std::string signature;  // base64
 
+  /// Rows of the files; an export may begin behind the first row of the chain.
+  int64_t rows() const { return head.sequence - (files.empty() ? 0 : files.front().first_sequence - 1); }
   /// The text of manifest.json: canonical, one newline behind. With `with_signature` false: what is signed.
   std::string to_json(bool with_signature = true) const;
   /// Errors: kCorrupt, also when a byte is not where the canonical form has it.

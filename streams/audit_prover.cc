@@ -200,6 +200,13 @@ void RowProver::lose_link() {
   broken_ = true;
 }
 
+void RowProver::continue_at(int64_t sequence) {
+  drain();
+  sent_ = sequence_ = sequence - 1;
+  linked_ = sequence == 1;
+  if (report_.rows == 0 && !broken_) report_.first_row = sequence;
+}
+
 void RowProver::take() {
   const std::unique_ptr<Judged> judged = running_.front().get();
   running_.pop_front();
@@ -251,13 +258,25 @@ bool RowProver::follow(Judged& judged, size_t row) {
 
 void RowProver::judge_link(Judged& judged, size_t row) {
   RowVerdict& verdict = judged.verdicts[row];
-  if (!linked_) return;
+  if (!linked_) return judge_entry(judged, row);
   if (sequence_ == 1 && verdict.has_prev)
     verdict.fail("link", "it is the first row but has a prev_hash: rows before it are missing");
   else if (sequence_ > 1 && (!verdict.has_prev || verdict.prev_hash != last_hash_))
     verdict.fail("link", "its prev_hash is not the hash of the row before it");
   else if (verdict.created_at_us != processors::chain_created_at_us(verdict.recorded_at_ms, sequence_, last_created_at_us_))
     verdict.fail("created_at", "its created_at is not the later of its record's timestamp and the row before + 1 µs");
+}
+
+/// A row of whose predecessor nothing is known: an earlier head may tell of it.
+void RowProver::judge_entry(Judged& judged, size_t row) {
+  RowVerdict& verdict = judged.verdicts[row];
+  if (sequence_ > 1 && !verdict.has_prev)
+    verdict.fail("link", "it has no prev_hash, and is not the first row");
+  else if (options_.earlier_head && options_.earlier_head->rows == sequence_ - 1 && sequence_ == report_.first_row) {
+    report_.earlier_head_reached = to_hex(as_bytes(verdict.prev_hash)) == options_.earlier_head->hash;
+    if (!report_.earlier_head_reached)
+      verdict.fail("earlier head", "it follows a row of another hash than the earlier head says, " + options_.earlier_head->hash);
+  }
 }
 
 void RowProver::judge_earlier_head(Judged& judged, size_t row) {
@@ -271,7 +290,16 @@ void RowProver::judge_earlier_head(Judged& judged, size_t row) {
 }
 
 void RowProver::end(const std::string& place) {
-  if (!options_.earlier_head || report_.earlier_head_reached || sequence_ >= options_.earlier_head->rows) return;
+  if (!options_.earlier_head || report_.earlier_head_reached) return;
+  if (options_.earlier_head->rows < report_.first_row - 1)
+    report_.findings.push_back({Errc::kIncomplete,
+                                0,
+                                {},
+                                place,
+                                "earlier head",
+                                "the earlier head is that of row " + std::to_string(options_.earlier_head->rows) +
+                                    "; the rows between it and row " + std::to_string(report_.first_row) + " are not here"});
+  if (sequence_ >= options_.earlier_head->rows) return;
   report_.findings.push_back({Errc::kTampered,
                               0,
                               {},

@@ -64,6 +64,8 @@ class RowProver {
   void drain();
   /// After rows that could not be read: the next row's link proves nothing and is not held against it.
   void lose_link();
+  /// The next row is this one; what lies before it, and with it its link, is not told of.
+  void continue_at(int64_t sequence);
   /// Notes what the end of the rows tells: an earlier head that was never reached. Requires: drained.
   void end(const std::string& place);
 
@@ -77,6 +79,7 @@ class RowProver {
   void take();
   bool follow(Judged& judged, size_t row);
   void judge_link(Judged& judged, size_t row);
+  void judge_entry(Judged& judged, size_t row);
   void judge_earlier_head(Judged& judged, size_t row);
 
   const SignerRegistry* signers_;

@@ -75,6 +75,8 @@ SignerRegistry standing_registry(SignerRegistry base, const processors::AuditCon
 /// A chain to read: its lines, what its head says, and the keys that came with it.
 struct StoredChain {
   LineSource lines;
+  int64_t first = 1;            // of the first line …
+  int64_t last = 0;             // … and of the last; 0: they go on to the head
   processors::ChainState head;  // of the rows that are signed
   bool complete = true;         // the lines reach the head
   SignerRegistry signers;

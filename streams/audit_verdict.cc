@@ -22,7 +22,10 @@ std::string quoted_row(int64_t sequence, const std::string& id) {
   return "row " + std::to_string(sequence) + (id.empty() ? " (its event id cannot be read)" : ", event " + id);
 }
 
-std::string rows_text(int64_t rows) { return rows == 1 ? "row 1 is" : "rows 1 to " + grouped(rows) + " are"; }
+std::string rows_text(const VerifyReport& report) {
+  const std::string first = grouped(report.first_row);
+  return report.rows == 1 ? "row " + first + " is" : "rows " + first + " to " + grouped(report.last_row()) + " are";
+}
 
 }  // namespace
 
@@ -34,23 +37,24 @@ int VerifyReport::exit_code() const {
 
 std::string sentence(const VerifyReport& report) {
   if (report.rows == 0) return "No row was proven.";
-  std::string out = rows_text(report.rows);
+  std::string out = rows_text(report);
   out[0] = 'R';
   out += report.signatures_checked ? " whole and signed" : " whole and linked";
   if (report.links_only)
     out += "; that each of them is signed was not looked at, as was asked for";
   else if (!report.signatures_checked)
     out += "; that they are signed is not proven: there are no keys";
+  if (report.first_row > 1) out += "; what stands before row " + grouped(report.first_row) + " was not looked at";
   if (report.earlier_head_reached) out += "; they continue the chain of the earlier head";
   const bool seen = report.witnessed_rows > 0;
   const std::string by =
       seen ? " was witnessed by " + report.witnesses + " at " + format_rfc3339_ms(report.witnessed_s * 1000) : "";
-  if (report.verified() && seen && report.witnessed_rows == report.rows)
-    return out + "; that row " + grouped(report.rows) + " was then the last" + by + ".";
-  out += "; that nothing follows row " + grouped(report.rows) + " is not proven: ";
+  if (report.verified() && seen && report.witnessed_rows == report.last_row())
+    return out + "; that row " + grouped(report.last_row()) + " was then the last" + by + ".";
+  out += "; that nothing follows row " + grouped(report.last_row()) + " is not proven: ";
   if (report.checkpoint_rows == 0)
     out += "no checkpoint after it";
-  else if (report.checkpoint_rows == report.rows)
+  else if (report.checkpoint_rows == report.last_row())
     out += "the checkpoint of that row was cosigned by too few witnesses";
   else
     out += "no checkpoint after it, the last one is of row " + grouped(report.checkpoint_rows);
@@ -109,6 +113,7 @@ Json to_json(const VerifyReport& report) {
   const bool any = report.rows > 0;
   Json out = Json::object();
   out.set("verified", report.verified()).set("rows", std::to_string(report.rows));
+  out.set("firstRow", std::to_string(report.first_row));
   out.set("firstId", any ? Json(report.first_id) : Json()).set("lastId", any ? Json(report.last_id) : Json());
   out.set("firstCreatedAt", any ? Json(format_rfc3339_us(report.first_created_at_us)) : Json());
   out.set("lastCreatedAt", any ? Json(format_rfc3339_us(report.last_created_at_us)) : Json());

@@ -136,8 +136,14 @@ void take_given_checkpoints(const VerifyOptions& options, CheckpointCheck& check
   for (const auto& [place, note] : options.checkpoints) checkpoints.add_note(place, note, *options.policy, false);
 }
 
-void hold_against(CheckpointCheck& checkpoints, RowProver& prover) {
-  if (checkpoints.needed())
+/// Requires: where the rows begin is known.
+void hold_against(CheckpointCheck& checkpoints, RowProver& prover, VerifyReport& report) {
+  if (checkpoints.needed() && report.first_row > 1)
+    report.findings.push_back(
+        file_finding("the checkpoints", "checkpoint",
+                     "they speak of a tree of all rows; here are only those from row " + std::to_string(report.first_row) + " on",
+                     Errc::kIncomplete));
+  else if (checkpoints.needed())
     prover.tell([&](const Sha256Digest& hash, std::string_view event_id, int64_t created_at_us) {
       checkpoints.add_row(hash, event_id, created_at_us);
     });
@@ -197,7 +203,8 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   CheckpointCheck checkpoints(report);
   if (around.manifest_holds) TRY(take_evidence(dir, around.manifest, present, options, report, checkpoints, named, files));
   take_given_checkpoints(options, checkpoints);
-  hold_against(checkpoints, prover);
+  if (around.manifest_holds && !around.manifest.files.empty()) prover.continue_at(around.manifest.files.front().first_sequence);
+  hold_against(checkpoints, prover, report);
   if (around.manifest_holds) {
     for (const ArchiveFile& file : around.manifest.files) {
       named.insert(file.name);
@@ -215,7 +222,7 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   }
   prover.drain();
   prover.end(dir);
-  checkpoints.end(prover.broken());
+  if (report.first_row == 1) checkpoints.end(prover.broken());
   if (around.manifest_holds && !prover.broken() && !around.manifest.tree_root.empty() &&
       to_hex(as_bytes(checkpoints.root())) != around.manifest.tree_root)
     files.push_back(file_finding("manifest.json", "tree", "its treeRoot is not the root of the rows' tree"));
@@ -250,7 +257,8 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
   RowProver prover(report.signatures_checked ? &signers : nullptr, options, report);
   CheckpointCheck checkpoints(report);
   take_given_checkpoints(options, checkpoints);
-  hold_against(checkpoints, prover);
+  prover.continue_at(chain.first);
+  hold_against(checkpoints, prover, report);
   std::string place = "the chain";
   while (true) {
     TRY_ASSIGN(std::vector<StoredLine> lines, chain.lines());
@@ -268,9 +276,13 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
     prover.add(std::move(block));
   }
   prover.drain();
-  judge_end(chain.head, chain.complete, place, prover, report.findings);
+  if (chain.last > 0 && prover.seen() != chain.last && !prover.broken())
+    report.findings.push_back(
+        file_finding(place, "rows", "the rows end at " + std::to_string(prover.seen()) + ", not at " + std::to_string(chain.last)));
+  else
+    judge_end(chain.head, chain.complete, place, prover, report.findings);
   prover.end(place);
-  checkpoints.end(prover.broken());
+  if (report.first_row == 1) checkpoints.end(prover.broken());
   judge_emptiness(options, place, report);
   return report;
 }
@@ -282,7 +294,7 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   RowProver prover(report.signatures_checked ? &*options.pinned : nullptr, options, report);
   CheckpointCheck checkpoints(report);
   take_given_checkpoints(options, checkpoints);
-  hold_against(checkpoints, prover);
+  hold_against(checkpoints, prover, report);
   std::string buffer(kReadBytes, '\0');
   std::vector<Finding> findings;
   std::optional<processors::ChainState> head;

@@ -25,7 +25,8 @@ struct Finding {
 
 struct VerifyReport {
   std::vector<Finding> findings;  // rows first; empty: verified
-  int64_t rows = 0;               // proven, from the first
+  int64_t first_row = 1;          // what lies before it was not looked at
+  int64_t rows = 0;               // proven, from that one on
   std::string first_id, last_id;  // of the proven rows
   int64_t first_created_at_us = 0, last_created_at_us = 0;
   std::string head_hash;     // of the last proven row
@@ -42,6 +43,7 @@ struct VerifyReport {
   int64_t witnessed_s = 0;            // … when the last of them did, seconds since the epoch
   std::string witnesses;              // … and their names
   bool policy_pinned = false;         // else the keys of log and witnesses came with the rows
+  int64_t last_row() const { return first_row + rows - 1; }
   bool verified() const { return findings.empty(); }
   /// 0, 4 or 8; tampering outweighs what is missing.
   int exit_code() const;

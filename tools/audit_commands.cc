@@ -3,6 +3,7 @@
 
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
+#include "streams/audit_window.h"
 #include "streams/postgres_sink.h"
 #include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
@@ -13,17 +14,31 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string out, archive, signers, head, policy;
+  std::string out, archive, signers, head, policy, from_row, to_row;
   bool allow_empty = false, links = false;
 };
 
 std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
 
+Result<streams::RowWindow> window_of(const Flags& flags) {
+  streams::RowWindow window;
+  if (!flags.from_row.empty()) {
+    TRY_ASSIGN(window.from, streams::parse_row_bound("--from", flags.from_row));
+  }
+  if (!flags.to_row.empty()) {
+    TRY_ASSIGN(window.to, streams::parse_row_bound("--to", flags.to_row));
+  }
+  return window;
+}
+
 Result<int> export_chain(Context& context, const Flags& flags) {
-  TRY_ASSIGN(streams::StoredChain chain, open_stored_chain(context.settings, context.settings.data_dir));
+  TRY_ASSIGN(const streams::RowWindow window, window_of(flags));
+  TRY_ASSIGN(streams::StoredChain chain,
+             streams::open_window(
+                 [&](int64_t after) { return open_stored_chain(context.settings, context.settings.data_dir, after); }, window));
   TRY_ASSIGN(auto signer, open_active_signer(context.settings, chain.head.control));
   Progress progress("export", "rows", context);
-  const auto total = static_cast<double>(chain.head.sequence);
+  const auto total = static_cast<double>((chain.last > 0 ? chain.last : chain.head.sequence) - chain.first + 1);
   TRY_ASSIGN(
       streams::ArchiveManifest manifest,
       streams::export_archive(
@@ -32,7 +47,7 @@ Result<int> export_chain(Context& context, const Flags& flags) {
           checkpoint_dir(context.settings)));
   progress.finish();
   Json summary = Json::object();
-  summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", manifest.head.sequence);
+  summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", manifest.rows());
   summary.set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
   context.out << render_object(summary, context.format);
   return 0;
@@ -82,8 +97,11 @@ void register_audit(Command& root) {
 
   Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
   exporting.example("assay --database-url postgresql://… audit export --out chain")
+      .example("assay audit export --out april --from 2026-04-01T00:00:00Z --to 2026-05-01T00:00:00Z")
       .option("--out", flags->out, "Directory to make")
-      .required();
+      .required()
+      .option("--from", flags->from_row, "First row: its number, or what was created at that time or later")
+      .option("--to", flags->to_row, "Last row: its number, or what was created before that time");
   exporting.run([flags](Context& context) { return export_chain(context, *flags); });
 
   Command verifying = audit.command("verify", "Prove every row, link and signature");

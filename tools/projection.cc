@@ -22,9 +22,9 @@ Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& sett
   return streams::open_archive_sink(audit_dir(data_dir), signer);
 }
 
-Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir) {
-  if (!settings.database.url.empty()) return streams::open_database_chain(settings.database.url);
-  return streams::open_archive_chain(audit_dir(data_dir));
+Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir, int64_t after) {
+  if (!settings.database.url.empty()) return streams::open_database_chain(settings.database.url, after);
+  return streams::open_archive_chain(audit_dir(data_dir), after);
 }
 
 Result<ChainStanding> read_chain_standing(const Settings& settings, const std::string& data_dir) {

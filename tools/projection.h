@@ -15,8 +15,8 @@ namespace assay::tools {
 Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
                                                             const std::shared_ptr<streams::Signer>& signer);
 
-/// The chain that the settings name, to read. Errors: kIncomplete when there is none yet.
-Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir);
+/// The chain that the settings name, to read; the rows behind `after`. Errors: kIncomplete when there is none yet.
+Result<streams::StoredChain> open_stored_chain(const Settings& settings, const std::string& data_dir, int64_t after = 0);
 
 /// Where the chain that the settings name stands: with the rows that wait, up to where it is signed, and its keys as its own events
 /// left them. Errors: kIncomplete when there is none yet.
