@@ -9,6 +9,7 @@
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/archive_files.h"
+#include "streams/audit_batch.h"
 #include "streams/audit_row_view.h"
 #include "streams/gzip.h"
 #include "streams/tile_tree.h"
@@ -406,7 +407,19 @@ class ArchiveLines {
   int64_t line_ = 0;
 };
 
-Json file_to_json(const ArchiveFile& file) {
+/// A whole number as our own documents hold it; anything else becomes -1, which the comparison of texts then refuses.
+int64_t whole(const Json& document, std::string_view name) {
+  const double value = document.number_or(name, -1);
+  return value >= 0 && value <= 9007199254740992.0 ? static_cast<int64_t>(value) : -1;
+}
+
+}  // namespace
+
+std::string archive_file_name(int64_t created_at_us, int64_t first_sequence, int64_t last_sequence) {
+  return file_name(folder_of(created_at_us), first_sequence, last_sequence);
+}
+
+Json archive_file_to_json(const ArchiveFile& file) {
   Json out = Json::object();
   out.set("bytes", file.size_bytes).set("firstHash", file.first_hash).set("firstSequence", std::to_string(file.first_sequence));
   out.set("lastHash", file.last_hash).set("name", file.name).set("rawBytes", file.raw_size_bytes).set("rows", file.rows);
@@ -414,13 +427,7 @@ Json file_to_json(const ArchiveFile& file) {
   return out;
 }
 
-/// A whole number as our own documents hold it; anything else becomes -1, which the comparison of texts then refuses.
-int64_t whole(const Json& document, std::string_view name) {
-  const double value = document.number_or(name, -1);
-  return value >= 0 && value <= 9007199254740992.0 ? static_cast<int64_t>(value) : -1;
-}
-
-ArchiveFile file_from_json(const Json& document) {
+ArchiveFile archive_file_from_json(const Json& document) {
   ArchiveFile file;
   file.name = document.string_or("name", "");
   const std::string first(document.string_or("firstSequence", ""));
@@ -434,11 +441,9 @@ ArchiveFile file_from_json(const Json& document) {
   return file;
 }
 
-}  // namespace
-
 std::string ArchiveManifest::to_json(bool with_signature) const {
   Json list = Json::array();
-  for (const ArchiveFile& file : files) list.push_back(file_to_json(file));
+  for (const ArchiveFile& file : files) list.push_back(archive_file_to_json(file));
   Json out = Json::object();
   if (!evidence.empty()) {
     Json beside = Json::array();
@@ -467,7 +472,7 @@ Result<ArchiveManifest> ArchiveManifest::parse(std::string_view text) {
              *signers = document->find("signers");
   if (files == nullptr || !files->is_array() || head == nullptr || signer == nullptr || signers == nullptr)
     return bad_manifest("a member is missing");
-  for (const Json& file : files->as_array()) manifest.files.push_back(file_from_json(file));
+  for (const Json& file : files->as_array()) manifest.files.push_back(archive_file_from_json(file));
   if (const Json* evidence = document->find("evidence"); evidence != nullptr && evidence->is_array())
     for (const Json& one : evidence->as_array())
       manifest.evidence.push_back({std::string(one.string_or("name", "")), std::string(one.string_or("sha256", ""))});
@@ -510,10 +515,38 @@ Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std
   return std::unique_ptr<AuditSink>(std::make_unique<ArchiveSink>(dir, std::move(signer), options, std::move(lock)));
 }
 
+namespace {
+
+/// What an archive that is only added to holds, as a manifest would say it; `keys` becomes the name of the newest keys.
+Result<ArchiveManifest> read_batches(const std::string& dir, std::string& keys) {
+  ArchiveManifest manifest;
+  TRY_ASSIGN(const std::vector<std::string> names, list_files(dir + "/" + std::string(kBatchFolder)));
+  for (const std::string& name : names) {
+    TRY_ASSIGN(const MappedFile file, MappedFile::open(dir + "/" + std::string(kBatchFolder) + name));
+    TRY_ASSIGN(AuditBatch batch, AuditBatch::parse(file.bytes()));
+    if (batch.file.first_sequence != manifest.head.sequence + 1)
+      return Error{Errc::kIncomplete,
+                   "reading an archive: " + AuditBatch::name_of(manifest.head.sequence + 1) + " is not in " + dir};
+    TRY_ASSIGN(const std::string hash, from_hex(batch.file.last_hash));
+    if (hash.size() != manifest.head.head_hash.size()) return bad_manifest(name + " has a last hash that is none");
+    std::ranges::copy(hash, manifest.head.head_hash.begin());
+    manifest.head.sequence = batch.last_sequence();
+    keys = batch.signers_name();
+    manifest.files.push_back(std::move(batch.file));
+  }
+  return manifest;
+}
+
+}  // namespace
+
 Result<StoredChain> open_archive_chain(const std::string& dir, int64_t after) {
-  TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
+  Result<ArchiveManifest> found = read_archive_manifest(dir);
+  std::string keys(kSignersName);
+  if (!found && found.error().code == Errc::kIncomplete && MappedFile::open(dir + "/" + AuditBatch::name_of(1)))
+    found = read_batches(dir, keys);
+  TRY_ASSIGN(ArchiveManifest manifest, std::move(found));
   StoredChain chain;
-  TRY_ASSIGN(chain.signers, SignerRegistry::load(dir + "/" + std::string(kSignersName)));
+  TRY_ASSIGN(chain.signers, SignerRegistry::load(dir + "/" + keys));
   chain.head = manifest.head;
   chain.lines = [lines = std::make_shared<ArchiveLines>(dir, manifest.files, after)] { return lines->next(); };
   return chain;

@@ -62,6 +62,12 @@ struct ArchiveManifest {
   Sha256Digest digest() const;
 };
 
+/// "audit-events/2026/05/01/000000000001-000000002500.jsonl.gz" of rows that begin on that day.
+std::string archive_file_name(int64_t created_at_us, int64_t first_sequence, int64_t last_sequence);
+Json archive_file_to_json(const ArchiveFile& file);
+/// What is not of the form comes out as -1 or empty, and differently when it is written again.
+ArchiveFile archive_file_from_json(const Json& document);
+
 struct ArchiveOptions {
   int64_t file_rows_max = 2500;          // performance: also what is unpacked to read one row
   int64_t file_raw_bytes_max = 4 << 20;  // performance: also what merging holds in memory
@@ -78,7 +84,7 @@ Result<std::unique_ptr<AuditSink>> open_archive_sink(const std::string& dir, std
 /// Where the chain of an archive stands with the rows that wait beside it. Errors: as read_archive_manifest().
 Result<processors::ChainState> read_archive_head(const std::string& dir);
 
-/// Opens an archive to read its chain. Errors: kIncomplete (no manifest), kCorrupt.
+/// Opens an archive to read its chain, also one that is only added to (audit_batch.h). Errors: kIncomplete (no manifest), kCorrupt.
 /// `after`: the rows that follow that one.
 Result<StoredChain> open_archive_chain(const std::string& dir, int64_t after = 0);
 

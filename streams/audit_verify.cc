@@ -7,10 +7,12 @@
 #include "schemas/json_parse.h"
 #include "streams/archive_files.h"
 #include "streams/audit_archive.h"
+#include "streams/audit_batch.h"
 #include "streams/audit_dump.h"
 #include "streams/audit_prover.h"
 #include "streams/checkpoint_check.h"
 #include "streams/gzip.h"
+#include "streams/object_store.h"
 
 namespace assay::streams {
 namespace {
@@ -232,9 +234,155 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   return report;
 }
 
+/// A batch of an archive that is only added to, as far as what tells of it can be read.
+struct ToldBatch {
+  std::string name;  // of what tells of it
+  std::string text;
+  std::optional<AuditBatch> batch;
+};
+
+std::vector<std::string> names_below(const std::vector<std::string>& names, std::string_view folder) {
+  std::vector<std::string> out;
+  std::ranges::copy_if(names, std::back_inserter(out), [&](const std::string& name) { return name.starts_with(folder); });
+  return out;
+}
+
+/// Reads what tells of the batches, the keys of the newest, and judges all that can be judged without their rows.
+Result<std::vector<ToldBatch>> judge_batches(const std::string& dir, const std::vector<std::string>& present,
+                                             const VerifyOptions& options, std::optional<SignerRegistry>& signers,
+                                             std::set<std::string>& named, std::vector<Finding>& findings) {
+  std::vector<ToldBatch> told;
+  std::optional<std::string> before;  // SHA-256 of what told of the batch before; absent: not to be held against the next
+  int64_t next = 1;                   // that follows it
+  for (const std::string& name : names_below(present, kBatchFolder)) {
+    named.insert(name);
+    TRY_ASSIGN(std::optional<MappedFile> file, open_evidence(dir, name, findings));
+    if (!file) continue;
+    ToldBatch one{name, std::string(file->bytes()), {}};
+    Result<AuditBatch> batch = AuditBatch::parse(one.text);
+    if (!batch) findings.push_back(file_finding(name, "form", batch.error().message));
+    std::optional<std::string> fault;
+    if (batch) {
+      SignerRegistry own;
+      if (Result<void> added = own.add({batch->signer, {}, {}, false}); !added) fault = added.error().message;
+      if (!fault) fault = own.check(batch->signer.signer_id, 1, batch->digest(), batch->signature);
+      if (fault) findings.push_back(file_finding(name, "signature", "it was changed after it was signed: " + *fault));
+      if (!fault && batch->name() != name)
+        findings.push_back(file_finding(name, "name", "it tells of the batch of " + batch->name()));
+      if (!fault && before && batch->file.first_sequence == next && batch->previous != *before)
+        findings.push_back(file_finding(name, "previous", "what it follows is not what stands before it"));
+    }
+    before.reset();
+    if (batch && !fault) {
+      before = to_hex(as_bytes(sha256(one.text)));
+      next = batch->last_sequence() + 1;
+      const std::string keys = batch->signers_name();
+      if (named.insert(keys).second) {
+        TRY_ASSIGN(std::optional<MappedFile> registry, open_evidence(dir, keys, findings));
+        Result<SignerRegistry> parsed = Error{};
+        if (registry && to_hex(as_bytes(sha256(registry->bytes()))) != batch->signers_sha256)
+          findings.push_back(file_finding(keys, "sha256", "its SHA-256 is not the one in its name"));
+        else if (registry && !(parsed = SignerRegistry::parse(registry->bytes())))
+          findings.push_back(file_finding(keys, "form", parsed.error().message));
+        if (parsed) signers = std::move(parsed).value();  // the newest that can be read
+      }
+      one.batch = std::move(batch).value();
+    }
+    told.push_back(std::move(one));
+  }
+  if (options.pinned) signers = options.pinned;
+  for (const ToldBatch& one : told) {
+    if (!one.batch || !signers) continue;
+    const SignerKey& signer = one.batch->signer;
+    const SignerEntry* known = signers->find(signer.signer_id);
+    if (known == nullptr || known->key != signer || (known->revoked && known->attested_through < one.batch->last_sequence()))
+      findings.push_back(file_finding(one.name, "signer",
+                                      "it is signed by " + signer.signer_id + ", whose key is not among " +
+                                          (options.pinned ? "the pinned ones" : "those of the newest batch") + ", or was revoked"));
+  }
+  return told;
+}
+
+/// Proves an archive that is only added to (audit_batch.h). `newest` becomes the name of its last batch.
+Result<VerifyReport> verify_batches_once(const std::string& dir, const VerifyOptions& options, std::string& newest) {
+  TRY_ASSIGN(std::vector<std::string> present, list_files(dir));
+  // What a killed process was writing has no name yet.
+  std::erase_if(present, [](const std::string& name) { return name.substr(name.rfind('/') + 1).starts_with(kUnnamedObject); });
+  VerifyReport report;
+  std::vector<Finding> files;
+  std::set<std::string> named;
+  std::optional<SignerRegistry> signers;
+  TRY_ASSIGN(const std::vector<ToldBatch> told, judge_batches(dir, present, options, signers, named, files));
+  if (!told.empty()) newest = told.back().name;
+  note_keys(options, signers.has_value(), report);
+  RowProver prover(report.signatures_checked ? &*signers : nullptr, options, report);
+  CheckpointCheck checkpoints(report);
+  report.policy_pinned = options.policy.has_value();
+  for (const std::string& name : names_below(present, "checkpoints/")) {
+    named.insert(name);
+    if (!options.policy) continue;  // nothing says whose word they are
+    TRY_ASSIGN(std::optional<MappedFile> note, open_evidence(dir, name, files));
+    if (note) checkpoints.add_note(name, note->bytes(), *options.policy, false);
+  }
+  take_given_checkpoints(options, checkpoints);
+  hold_against(checkpoints, prover, report);
+  for (const ToldBatch& one : told) {
+    const int64_t first = std::strtoll(one.name.c_str() + kBatchFolder.size(), nullptr, 10), next = prover.seen() + 1;
+    if (first > next) {
+      files.push_back(file_finding(AuditBatch::name_of(next), "missing",
+                                   "rows " + std::to_string(next) + " to " + std::to_string(first - 1) + " are not there",
+                                   Errc::kIncomplete));
+      prover.lose_link();
+      prover.continue_at(first);
+    } else if (first < next) {
+      files.push_back(file_finding(one.name, "double", "rows from " + std::to_string(first) + " on are there already"));
+      if (one.batch) named.insert(one.batch->file.name);
+      continue;
+    }
+    std::string name = one.batch ? one.batch->file.name : "";
+    if (!one.batch) {  // its rows can be told by their name
+      const std::string digits = archive_file_name(0, first, first).substr(24, 13);
+      for (const std::string& row_file : names_below(present, "audit-events/"))
+        if (row_file.substr(row_file.rfind('/') + 1).starts_with(digits)) name = row_file;
+    }
+    if (name.empty()) {
+      prover.lose_link();
+      continue;
+    }
+    named.insert(name);
+    TRY(prove_file(dir, name, one.batch ? &one.batch->file : nullptr, prover, files));
+    if (one.batch && prover.seen() != one.batch->last_sequence()) {
+      prover.lose_link();
+      prover.continue_at(one.batch->last_sequence() + 1);
+    }
+  }
+  prover.drain();
+  for (const std::string& name : present)
+    if (!named.contains(name)) files.push_back(file_finding(name, "unlisted", "no batch names it"));
+  prover.end(dir);
+  checkpoints.end(prover.broken());
+  report.findings.insert(report.findings.end(), files.begin(), files.end());
+  judge_emptiness(options, dir, report);
+  return report;
+}
+
+/// Whether a directory is an archive that is only added to.
+bool has_batches(const std::string& dir) {
+  Result<std::vector<std::string>> batches = list_files(dir + "/" + std::string(kBatchFolder));
+  return batches && !batches->empty() && !MappedFile::open(dir + "/manifest.json");
+}
+
 }  // namespace
 
 Result<VerifyReport> verify_archive(const std::string& dir, const VerifyOptions& options) {
+  while (has_batches(dir)) {
+    // A batch may be added while we look: what was found wrong counts only if the last one is still the one that we saw.
+    std::string newest;
+    Result<VerifyReport> report = verify_batches_once(dir, options, newest);
+    if (!report || report->verified()) return report;
+    TRY_ASSIGN(const std::vector<std::string> now, list_files(dir + "/" + std::string(kBatchFolder)));
+    if (now.empty() || newest == std::string(kBatchFolder) + now.back()) return report;
+  }
   // A writer may merge files under our feet: what was found wrong counts only if the manifest is still the one we read.
   constexpr int kTries = 10;
   for (int tries = 1;; ++tries) {

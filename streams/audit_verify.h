@@ -66,8 +66,8 @@ struct VerifyOptions {
   std::function<void(int64_t rows)> progress;
 };
 
-/// Proves an archive directory. Memory is bounded whatever its size. Findings are in the report; an Error means that it
-/// could not be looked at. Errors: kUnexpected (a file that cannot be read).
+/// Proves an archive directory: an export, or batches as they are uploaded (audit_batch.h). Memory is bounded whatever its size.
+/// Findings are in the report; an Error means that it could not be looked at. Errors: kUnexpected (a file that cannot be read).
 Result<VerifyReport> verify_archive(const std::string& dir, const VerifyOptions& options);
 
 /// Proves rows from any source (a database) against the head stored beside them.

@@ -16,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kTemporary = ".tmp-";
-
 Error failed(const std::string& attempted, const std::string& path, int code) {
   const bool passing =
       code == ENOSPC || code == EDQUOT || code == EFBIG || code == EIO || code == EMFILE || code == ENFILE || code == EINTR;
@@ -53,7 +51,7 @@ class DirectoryObjects : public ObjectStore {
     if (fs::exists(path, error)) return false;
     if (!fs::exists(folder, error)) TRY(make_folders(folder));
     static std::atomic<uint64_t> counter{0};
-    const fs::path part = folder / (std::string(kTemporary) + std::to_string(::getpid()) + "-" + std::to_string(counter++));
+    const fs::path part = folder / (std::string(kUnnamedObject) + std::to_string(::getpid()) + "-" + std::to_string(counter++));
     if (auto written = write(part, content); !written) {
       ::unlink(part.c_str());
       return written.error();
@@ -76,7 +74,7 @@ class DirectoryObjects : public ObjectStore {
     // The prefix may end within a name: everything below its last folder is looked through.
     const fs::path top = dir_ / prefix.substr(0, prefix.rfind('/') == std::string::npos ? 0 : prefix.rfind('/'));
     for (fs::recursive_directory_iterator it(top, error), end; !error && it != end; it.increment(error)) {
-      if (!it->is_regular_file(error) || it->path().filename().string().starts_with(kTemporary)) continue;
+      if (!it->is_regular_file(error) || it->path().filename().string().starts_with(kUnnamedObject)) continue;
       std::string name = it->path().lexically_relative(dir_).string();
       if (name.starts_with(prefix)) out.push_back(std::move(name));
     }

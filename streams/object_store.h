@@ -11,6 +11,9 @@
 
 namespace assay::streams {
 
+/// How the name of a file begins that is not whole yet: what a killed process leaves of an object in a directory.
+inline constexpr std::string_view kUnnamedObject = ".tmp-";
+
 /// Names are paths with '/' between the parts. Thread-safe.
 class ObjectStore {
  public:

@@ -1,10 +1,11 @@
-// assay audit: export the chain, prove it, say where it stands.
+// assay audit: export the chain, archive it, prove it, say where it stands.
 #include <filesystem>
 
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
 #include "streams/audit_window.h"
 #include "streams/postgres_sink.h"
+#include "tools/audit_uploading.h"
 #include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
 #include "tools/progress.h"
@@ -14,7 +15,7 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string out, archive, signers, head, policy, from_row, to_row;
+  std::string out, archive, signers, head, policy, from_row, to_row, place;
   bool allow_empty = false, links = false;
 };
 
@@ -49,6 +50,18 @@ Result<int> export_chain(Context& context, const Flags& flags) {
   Json summary = Json::object();
   summary.set("directory", flags.out).set("files", static_cast<int64_t>(manifest.files.size())).set("rows", manifest.rows());
   summary.set("headHash", to_hex(as_bytes(manifest.head.head_hash)));
+  context.out << render_object(summary, context.format);
+  return 0;
+}
+
+Result<int> upload(Context& context, const Flags& flags) {
+  const std::string place = flags.place.empty() ? audit_archive_place(context.settings) : flags.place;
+  if (place.empty())
+    return Error{Errc::kUsage,
+                 "archiving the audit chain: neither archive.url nor archive.audit_url is set; --to PLACE names where it goes"};
+  TRY_ASSIGN(const auto last, upload_chain(context.settings, place));
+  Json summary = Json::object().set("place", place).set("rows", last ? last->last_sequence() : 0);
+  summary.set("headHash", last ? Json(last->file.last_hash) : Json()).set("lastFile", last ? Json(last->file.name) : Json());
   context.out << render_object(summary, context.format);
   return 0;
 }
@@ -93,7 +106,7 @@ Result<int> head(Context& context) {
 
 void register_audit(Command& root) {
   auto flags = std::make_shared<Flags>();
-  Command audit = root.command("audit", "The audit chain: export, verify, head, checkpoint, prove, gap; who signs it");
+  Command audit = root.command("audit", "The audit chain: export, upload, verify, head, checkpoint, prove, gap; who signs it");
 
   Command exporting = audit.command("export", "Write the chain as files that anyone can verify offline");
   exporting.example("assay --database-url postgresql://… audit export --out chain")
@@ -103,6 +116,13 @@ void register_audit(Command& root) {
       .option("--from", flags->from_row, "First row: its number, or what was created at that time or later")
       .option("--to", flags->to_row, "Last row: its number, or what was created before that time");
   exporting.run([flags](Context& context) { return export_chain(context, *flags); });
+
+  Command uploading =
+      audit.command("upload", "Archive what is signed and not in the archive yet, as `assay run` does all the time");
+  uploading.example("assay --config assay.toml audit upload")
+      .example("assay --database-url postgresql://… audit upload --to s3://audit-archive/prod")
+      .option("--to", flags->place, "DIR, file:///DIR or s3://BUCKET/PREFIX (archive.audit_url, or \"audit\" below archive.url)");
+  uploading.run([flags](Context& context) { return upload(context, *flags); });
 
   Command verifying = audit.command("verify", "Prove every row, link and signature");
   verifying.example("assay audit verify --archive chain --signers signers.json")

@@ -15,6 +15,7 @@
 #include "streams/pipeline.h"
 #include "tools/archiving.h"
 #include "tools/audit_control.h"
+#include "tools/audit_uploading.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/open_log.h"
@@ -81,7 +82,7 @@ Result<std::unique_ptr<streams::Log>> start_log(Context& context, const MemorySh
 class FrontDoor {
  public:
   FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
-            streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving)
+            streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving, const AuditUploading* uploading)
       : settings_(settings),
         log_(log),
         pipeline_(pipeline),
@@ -89,6 +90,7 @@ class FrontDoor {
         metrics_(metrics),
         peer_door_(peer_door),
         archiving_(archiving),
+        uploading_(uploading),
         peers_(log, topic_names(settings), [this](const std::string& task) { return Result(local(task)); },
                {.client_id = peer_door.client_id(),
                 .live = true,
@@ -222,6 +224,7 @@ class FrontDoor {
                     .set("tasks", std::move(tasks))
                     .set("standbys", std::move(standbys));
     if (archiving_ != nullptr) body.set("archive", archiving_->describe());  // readiness does not wait for it
+    if (uploading_ != nullptr) body.set("auditArchive", uploading_->describe());
     return {ready, std::move(body)};
   }
 
@@ -265,6 +268,7 @@ class FrontDoor {
   streams::Metrics& metrics_;
   PeerDoor& peer_door_;
   Archiving* archiving_;
+  const AuditUploading* uploading_;
   std::atomic<bool> closing_{false};
   streams::Peers peers_;
   std::unique_ptr<streams::HttpServer> server_, control_;
@@ -417,7 +421,11 @@ Result<int> run(Context& context, const Flags& flags) {
   std::optional<Archiving> archiving;
   if (!settings.archive.url.empty() && (only.empty() || only.contains("archive")))
     archiving.emplace(settings, *log, signer, options.instance_id, shares, metrics);
-  FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door, archiving ? &*archiving : nullptr);
+  std::optional<AuditUploading> uploading;
+  if (!audit_archive_place(settings).empty() && (only.empty() || only.contains("audit")))
+    uploading.emplace(settings, audit, metrics);
+  FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door, archiving ? &*archiving : nullptr,
+                 uploading ? &*uploading : nullptr);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
   if (!peer_door->address().empty()) streams::log_info("peers.listening", {{"address", peer_door->address()}});
@@ -442,10 +450,12 @@ Result<int> run(Context& context, const Flags& flags) {
   }
   Result<void> result = pipeline.run(stop_requested);
   if (archiving && flags.until_end && result && !stop_requested) result = archiving->finish(stop_requested);
+  if (uploading && flags.until_end && result && !stop_requested) result = uploading->finish(stop_requested);
   done = true;
   if (watcher.joinable()) watcher.join();
   door.close();
   archiving.reset();
+  uploading.reset();
   std::filesystem::remove(socket_path(settings));
   std::filesystem::remove(control_socket_path(settings));
   TRY(std::move(result));

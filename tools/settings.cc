@@ -132,9 +132,11 @@ void read_peers(Members& table, PeerSettings& peers) {
 }
 
 void read_archive(Members& table, ArchiveSettings& archive) {
-  table.text("url", archive.url);
-  if (!archive.url.empty() && !archive.url.starts_with("file:///") && !archive.url.starts_with("s3://"))
-    table.refuse("url", "must be \"file:///DIR\", \"s3://BUCKET/PREFIX\", or empty for no archive; is " + quoted(archive.url));
+  for (auto [key, url] : {std::pair{"url", &archive.url}, {"audit_url", &archive.audit_url}}) {
+    table.text(key, *url);
+    if (!url->empty() && !url->starts_with("file:///") && !url->starts_with("s3://"))
+      table.refuse(key, "must be \"file:///DIR\", \"s3://BUCKET/PREFIX\", or empty for no archive; is " + quoted(*url));
+  }
   std::string age = format_duration_ms(archive.segment_age_ms);
   table.text("segment_age", age);
   if (auto ms = parse_duration_ms(age); ms && *ms >= kSecondMs)
@@ -204,8 +206,9 @@ void read_settings(const Json& root, Settings& settings, std::vector<ConfigProbl
   });
   top.table("archive", [&](Members& table) { read_archive(table, settings.archive); });
   top.table("s3", [&](Members& table) { read_s3(table, settings.s3); });
-  if (settings.archive.url.starts_with("s3://") && (settings.s3.access_key.empty() || settings.s3.secret.empty()))
-    problems.push_back({"archive.url", "needs s3.access_key and s3.secret (S3_ACCESS_KEY, S3_SECRET)"});
+  for (auto [key, url] : {std::pair{"archive.url", &settings.archive.url}, {"archive.audit_url", &settings.archive.audit_url}})
+    if (url->starts_with("s3://") && (settings.s3.access_key.empty() || settings.s3.secret.empty()))
+      problems.push_back({key, "needs s3.access_key and s3.secret (S3_ACCESS_KEY, S3_SECRET)"});
   top.table("http", [&](Members& table) {
     table.text("addr", settings.http_addr);
     if (!settings.http_addr.empty() && !is_address(settings.http_addr))
@@ -447,8 +450,10 @@ Json settings_to_json(const Settings& settings) {
   root.set("state", Json::object()
                         .set("checkpoint_interval", format_duration_ms(settings.state.checkpoint_interval_ms))
                         .set("checkpoints_kept", settings.state.checkpoints_kept));
-  root.set("archive",
-           Json::object().set("url", settings.archive.url).set("segment_age", format_duration_ms(settings.archive.segment_age_ms))
+  root.set("archive", Json::object()
+                          .set("url", settings.archive.url)
+                          .set("audit_url", settings.archive.audit_url)
+                          .set("segment_age", format_duration_ms(settings.archive.segment_age_ms))
                           .set("lock", settings.archive.lock)
                           .set("lock_for", format_duration_ms(settings.archive.lock_for_ms)));
   root.set("s3", Json::object()

@@ -50,7 +50,8 @@ struct StateSettings {
 };
 
 struct ArchiveSettings {
-  std::string url;  // empty: nothing is archived
+  std::string url;        // empty: nothing is archived
+  std::string audit_url;  // of the signed audit chain; empty: audit below url
   int64_t segment_age_ms = 300'000;
   std::string lock = "none";  // "none" | "governance" | "compliance": Object Lock of what is stored in S3
   int64_t lock_for_ms = 365 * kDayMs;
