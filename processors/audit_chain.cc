@@ -110,7 +110,7 @@ ChainStep fold_audit_record(const RecordView& record, const std::optional<Writer
   row.created_at_us = chain_created_at_us(record.timestamp.value, row.sequence, state.last_created_at_us);
   if (row.sequence == 1) state.control.active_since_ms = record.timestamp.value;
   if (is_control_event(row.event_type))
-    (void)fold_control(row.sequence, record.timestamp.value, row.event_type, *envelope.find("data"), state.control);
+    (void)fold_control(row.sequence, record.timestamp.value, row.event_type, row.id, *envelope.find("data"), state.control);
   envelope.set("recordedAt", format_rfc3339_ms(record.timestamp.value));
   if (!state.control.emergency.empty()) envelope.set("provider", "emergency");
   row.payload = canonical(envelope);

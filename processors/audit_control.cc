@@ -246,12 +246,13 @@ std::string_view next_rotation_event(std::optional<RotationStep> step) {
 
 bool is_control_event(std::string_view event_type) {
   return std::ranges::find(kSteps, event_type, &StepName::event) != kSteps.end() ||
-         std::ranges::find(kOthers, event_type) != std::end(kOthers);
+         std::ranges::find(kOthers, event_type) != std::end(kOthers) || is_correction_event(event_type);
 }
 
-std::optional<std::string> fold_control(int64_t sequence, int64_t recorded_at_ms, std::string_view event_type, const Json& data,
-                                        AuditControl& control) {
+std::optional<std::string> fold_control(int64_t sequence, int64_t recorded_at_ms, std::string_view event_type,
+                                        std::string_view event_id, const Json& data, AuditControl& control) {
   CHECK(is_control_event(event_type));
+  if (is_correction_event(event_type)) return fold_correction(event_id, event_type, data, control.corrections);
   if (!data.is_object()) return "its data is no object";
   return Step(sequence, recorded_at_ms, data, control)(event_type);
 }
@@ -306,6 +307,8 @@ Json control_to_json(const AuditControl& control) {
                             .set("stagedSequence", sequence_json(rotation.staged_sequence))
                             .set("promotedSequence", sequence_json(rotation.promoted_sequence)));
   }
+  if (Json corrections = corrections_to_json(control.corrections); !corrections.is_null())
+    out.set("corrections", std::move(corrections));
   return out;
 }
 
@@ -348,6 +351,9 @@ Result<AuditControl> control_from_json(const Json& document) {
     made.staged_ms = decimal(*rotation, "stagedMs").value_or(0);
     made.staged_sequence = decimal(*rotation, "stagedSequence").value_or(0);
     made.promoted_sequence = decimal(*rotation, "promotedSequence").value_or(0);
+  }
+  if (const Json* corrections = document.find("corrections")) {
+    TRY_ASSIGN(out.corrections, corrections_from_json(*corrections));
   }
   if (!out.emergency.empty() && !out.keys.contains(out.emergency)) return bad;
   if (canonical(control_to_json(out)) != canonical(document)) return bad;

@@ -7,6 +7,7 @@
 //   audit.rotation_cancelled                           before the promotion: the new key never signs
 //   audit.emergency_signer · audit.emergency_signer_ended
 //   audit.key_compromised                              its successor signs this row, and by its hash bears witness to those before
+//   audit.reconciliation, .hold_…, .erasure…           audit_corrections.h
 //
 // An event that does not fit where the chain stands is a row like any other and changes nothing.
 #pragma once
@@ -17,6 +18,7 @@
 #include <string>
 #include <string_view>
 
+#include "processors/audit_corrections.h"
 #include "processors/base.h"
 #include "schemas/config.h"
 #include "schemas/json.h"
@@ -61,15 +63,16 @@ struct AuditControl {
   std::optional<Rotation> rotation;
   int64_t active_since_ms = 0;  // when the active key was promoted; of the first key: when the chain began
   std::map<std::string, KeyStanding, std::less<>> keys;
+  AuditCorrections corrections;
   bool operator==(const AuditControl&) const = default;
 };
 
 /// Whether events of that type can change the control.
 bool is_control_event(std::string_view event_type);
 
-/// Folds the event of row `sequence`, which is of that type. Returns why it changed nothing, or nothing.  Pure.
-std::optional<std::string> fold_control(int64_t sequence, int64_t recorded_at_ms, std::string_view event_type, const Json& data,
-                                        AuditControl& control);
+/// Folds the event of row `sequence`, which is of that type and id. Returns why it changed nothing, or nothing.  Pure.
+std::optional<std::string> fold_control(int64_t sequence, int64_t recorded_at_ms, std::string_view event_type,
+                                        std::string_view event_id, const Json& data, AuditControl& control);
 
 /// Which key signs row `sequence` when it is signed now: the active one where it may, else the one that was active then.
 /// `intended`: the key that was active when the row was made. "": the configured key.

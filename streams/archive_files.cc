@@ -109,7 +109,7 @@ DirectoryLock::~DirectoryLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-Result<void> write_file(const std::string& dir, const std::string& name, std::string_view content, bool sync) {
+Result<void> write_file(const std::string& dir, const std::string& name, std::string_view content, bool sync, unsigned mode) {
   const fs::path path = fs::path(dir) / name;
   std::error_code error;
   // The folders that are new must be on the disk too, each in the one above it.
@@ -119,7 +119,7 @@ Result<void> write_file(const std::string& dir, const std::string& name, std::st
   fs::create_directories(path.parent_path(), error);
   if (error) return Error{Errc::kUnreachable, "making the directory " + path.parent_path().string() + ": " + error.message()};
 
-  Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (fd < 0) return failed("creating", path);
   for (std::string_view rest = content; !rest.empty();) {
     const ssize_t n = ::write(fd, rest.data(), rest.size());

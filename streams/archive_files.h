@@ -44,7 +44,8 @@ class DirectoryLock {
 
 /// Writes dir/name whole (making the folders in between); with `sync`, it and its folders are on the disk afterwards.
 /// Errors: kUnreachable (no space, an I/O error: trying again may help).
-Result<void> write_file(const std::string& dir, const std::string& name, std::string_view content, bool sync);
+/// `mode`: who may read it, when it is new.
+Result<void> write_file(const std::string& dir, const std::string& name, std::string_view content, bool sync, unsigned mode = 0644);
 /// The same, by way of dir/name.tmp and one rename: a reader sees the old file or the new.
 Result<void> replace_file(const std::string& dir, const std::string& name, std::string_view content, bool sync);
 /// Every file below dir, relative to it, sorted. Errors: kNotFound, kUnexpected.

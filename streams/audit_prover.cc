@@ -31,6 +31,12 @@ struct Fault {
   std::string check, detail, event_id;
 };
 
+/// What an event of people says, kept until the row's turn comes: one row in thousands.
+struct Control {
+  std::string event_type, payload;
+};
+constexpr std::string_view kControlEvents = "audit.";
+
 /// What one row tells by itself, whatever stands around it.
 struct RowVerdict {
   bool readable = false;  // the line is a row, with what follows here
@@ -41,6 +47,7 @@ struct RowVerdict {
   std::string_view id;  // in the block's text; empty: `other_id` has it
   std::unique_ptr<std::string> other_id;
   std::unique_ptr<Fault> fault;  // absent: sound by itself
+  std::unique_ptr<Control> control;
 
   std::string event_id() const { return other_id ? *other_id : std::string(id); }
   void fail(std::string check, std::string detail) {
@@ -76,6 +83,7 @@ void judge_closely(std::string_view line, int64_t sequence, const SignerRegistry
   if (row.event_type != envelope->event_type)
     return verdict.fail(
         "metadata", "its event_type \"" + row.event_type + "\" is not its payload's \"" + std::string(envelope->event_type) + "\"");
+  if (row.event_type.starts_with(kControlEvents)) verdict.control = std::make_unique<Control>(Control{row.event_type, row.payload});
   if (signers != nullptr)
     if (auto fault = signers->check(parsed->signer_kid, sequence, row.hash, parsed->signature))
       verdict.fail("signature", std::move(*fault));
@@ -97,6 +105,8 @@ RowVerdict judge_row(std::string_view line, int64_t sequence, const SignerRegist
   verdict.created_at_us = row->created_at_us;
   verdict.recorded_at_ms = row->recorded_at_ms;
   verdict.id = row->id;
+  if (row->event_type.starts_with(kControlEvents))
+    verdict.control = std::make_unique<Control>(Control{std::string(row->event_type), std::string(row->payload)});
   if (signers != nullptr)
     if (auto fault = signers->check(row->signer_kid, sequence, row->hash, row->signature))
       verdict.fail("signature", std::move(*fault));
@@ -252,7 +262,9 @@ bool RowProver::follow(Judged& judged, size_t row) {
     report_.first_id = verdict.event_id();
     report_.first_created_at_us = last_created_at_us_;
   }
-  if (proven_) proven_(verdict.hash, verdict.other_id ? std::string_view(*verdict.other_id) : verdict.id, verdict.created_at_us);
+  const std::string_view id = verdict.other_id ? std::string_view(*verdict.other_id) : verdict.id;
+  if (proven_) proven_(verdict.hash, id, verdict.created_at_us);
+  if (control_ && verdict.control) control_(sequence_, id, verdict.control->event_type, verdict.control->payload);
   return true;
 }
 

@@ -52,12 +52,17 @@ class LineCutter {
 /// Told of a row that is proven.
 using ProvenRow = std::function<void(const Sha256Digest& hash, std::string_view event_id, int64_t created_at_us)>;
 
+/// Told of a proven row of an event that people send ("audit.…"), which may say something of the chain itself.
+using ProvenControl =
+    std::function<void(int64_t sequence, std::string_view event_id, std::string_view event_type, std::string_view payload)>;
+
 class RowProver {
  public:
   /// `signers` nullptr: signatures are not checked. Requires: all of them outlive it.
   RowProver(const SignerRegistry* signers, const VerifyOptions& options, VerifyReport& report);
   /// Hands each proven row on, in order.
   void tell(ProvenRow proven) { proven_ = std::move(proven); }
+  void tell_control(ProvenControl proven) { control_ = std::move(proven); }
 
   void add(RowBlock block);
   /// Waits until everything added is judged.
@@ -86,6 +91,7 @@ class RowProver {
   const VerifyOptions& options_;
   VerifyReport& report_;
   ProvenRow proven_;
+  ProvenControl control_;
   unsigned threads_ = 1;
   std::deque<std::future<std::unique_ptr<Judged>>> running_;
   int64_t sent_ = 0, sequence_ = 0;

@@ -22,6 +22,30 @@ std::string quoted_row(int64_t sequence, const std::string& id) {
   return "row " + std::to_string(sequence) + (id.empty() ? " (its event id cannot be read)" : ", event " + id);
 }
 
+std::string range_text(const processors::Reconciled& one) {
+  const std::string of = " of " + one.topic + "/" + std::to_string(one.partition);
+  return one.to - one.from == 1 ? "offset " + std::to_string(one.from) + of
+                                : "offsets " + std::to_string(one.from) + " to " + std::to_string(one.to - 1) + of;
+}
+
+/// What the chain says of evidence that is not there, so that nobody takes it for whole.
+std::string absences_text(const VerifyReport& report) {
+  std::string out;
+  for (const processors::Reconciled& one : report.reconciled)
+    out +=
+        "  Reconciled, not whole: " + range_text(one) + " missing for good, says event " + one.event_id + ": " + one.reason + ".\n";
+  for (const std::string& id : report.holds) out += "  Legal hold " + id + " is in force.\n";
+  if (report.personal_references == 0) return out;
+  out += "  Personal data: " + grouped(report.personal_references) + " commitments, ";
+  if (!report.personal_checked) {
+    out += "which were not held against their plaintexts";
+    return out + (report.personal_erased > 0 ? "; " + grouped(report.personal_erased) + " were erased.\n" : ".\n");
+  }
+  out += grouped(report.personal_plaintexts) + " fit their plaintexts, " +
+         grouped(report.personal_references - report.personal_plaintexts) + " have no plaintext";
+  return out + (report.personal_erased > 0 ? " (" + grouped(report.personal_erased) + " were erased).\n" : ".\n");
+}
+
 std::string rows_text(const VerifyReport& report) {
   const std::string first = grouped(report.first_row);
   return report.rows == 1 ? "row " + first + " is" : "rows " + first + " to " + grouped(report.last_row()) + " are";
@@ -46,6 +70,10 @@ std::string sentence(const VerifyReport& report) {
     out += "; that they are signed is not proven: there are no keys";
   if (report.first_row > 1) out += "; what stands before row " + grouped(report.first_row) + " was not looked at";
   if (report.earlier_head_reached) out += "; they continue the chain of the earlier head";
+  if (!report.reconciled.empty())
+    out += "; records of " + grouped(std::ssize(report.reconciled)) +
+           (report.reconciled.size() == 1 ? " range that they should cover are" : " ranges that they should cover are") +
+           " missing for good and reconciled, of which nothing is proven";
   const bool seen = report.witnessed_rows > 0;
   const std::string by =
       seen ? " was witnessed by " + report.witnesses + " at " + format_rfc3339_ms(report.witnessed_s * 1000) : "";
@@ -91,6 +119,7 @@ std::string to_text(const VerifyReport& report) {
     out += "  Equivalent: " + grouped(report.equivalent_rows) + (report.equivalent_rows == 1 ? " row is" : " rows are") +
            " written otherwise than signed, with the same meaning (the canonical form is equal); the first: event " +
            report.first_equivalent + ".\n";
+  out += absences_text(report);
   out += "  " + sentence(report) + '\n';
   if (!report.signatures_checked && !report.links_only)
     out += "  No signature was checked: there are no keys to check them with.\n";
@@ -123,6 +152,23 @@ Json to_json(const VerifyReport& report) {
   out.set("checkpoints", std::to_string(report.checkpoints)).set("checkpointRows", std::to_string(report.checkpoint_rows));
   out.set("witnessedRows", std::to_string(report.witnessed_rows)).set("witnesses", report.witnesses);
   out.set("witnessedAt", report.witnessed_rows > 0 ? Json(format_rfc3339_ms(report.witnessed_s * 1000)) : Json());
+  Json reconciled = Json::array();
+  for (const processors::Reconciled& one : report.reconciled)
+    reconciled.push_back(Json::object()
+                             .set("topic", one.topic)
+                             .set("partition", int64_t{one.partition})
+                             .set("from", std::to_string(one.from))
+                             .set("to", std::to_string(one.to))
+                             .set("eventId", one.event_id)
+                             .set("reason", one.reason));
+  Json holds = Json::array();
+  for (const std::string& id : report.holds) holds.push_back(id);
+  out.set("reconciled", std::move(reconciled)).set("holds", std::move(holds));
+  out.set("personal", Json::object()
+                          .set("commitments", report.personal_references)
+                          .set("checked", report.personal_checked)
+                          .set("fitting", report.personal_plaintexts)
+                          .set("erased", report.personal_erased));
   out.set("policyPinned", report.policy_pinned)
       .set("earlierHeadReached", report.earlier_head_reached)
       .set("sentence", sentence(report));

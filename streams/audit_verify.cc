@@ -11,6 +11,7 @@
 #include "streams/audit_dump.h"
 #include "streams/audit_prover.h"
 #include "streams/checkpoint_check.h"
+#include "streams/corrections_check.h"
 #include "streams/gzip.h"
 #include "streams/object_store.h"
 
@@ -138,6 +139,12 @@ void take_given_checkpoints(const VerifyOptions& options, CheckpointCheck& check
   for (const auto& [place, note] : options.checkpoints) checkpoints.add_note(place, note, *options.policy, false);
 }
 
+void hear(CorrectionsCheck& corrections, RowProver& prover) {
+  prover.tell_control([&](int64_t sequence, std::string_view event_id, std::string_view event_type, std::string_view payload) {
+    corrections.add(sequence, event_id, event_type, payload);
+  });
+}
+
 /// Requires: where the rows begin is known.
 void hold_against(CheckpointCheck& checkpoints, RowProver& prover, VerifyReport& report) {
   if (checkpoints.needed() && report.first_row > 1)
@@ -207,6 +214,8 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   take_given_checkpoints(options, checkpoints);
   if (around.manifest_holds && !around.manifest.files.empty()) prover.continue_at(around.manifest.files.front().first_sequence);
   hold_against(checkpoints, prover, report);
+  CorrectionsCheck corrections(options, report);
+  hear(corrections, prover);
   if (around.manifest_holds) {
     for (const ArchiveFile& file : around.manifest.files) {
       named.insert(file.name);
@@ -225,6 +234,7 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   prover.drain();
   prover.end(dir);
   if (report.first_row == 1) checkpoints.end(prover.broken());
+  corrections.end(prover.broken());
   if (around.manifest_holds && !prover.broken() && !around.manifest.tree_root.empty() &&
       to_hex(as_bytes(checkpoints.root())) != around.manifest.tree_root)
     files.push_back(file_finding("manifest.json", "tree", "its treeRoot is not the root of the rows' tree"));
@@ -407,6 +417,8 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
   take_given_checkpoints(options, checkpoints);
   prover.continue_at(chain.first);
   hold_against(checkpoints, prover, report);
+  CorrectionsCheck corrections(options, report);
+  hear(corrections, prover);
   std::string place = "the chain";
   while (true) {
     TRY_ASSIGN(std::vector<StoredLine> lines, chain.lines());
@@ -431,6 +443,7 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
     judge_end(chain.head, chain.complete, place, prover, report.findings);
   prover.end(place);
   if (report.first_row == 1) checkpoints.end(prover.broken());
+  corrections.end(prover.broken());
   judge_emptiness(options, place, report);
   return report;
 }
@@ -443,6 +456,8 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   CheckpointCheck checkpoints(report);
   take_given_checkpoints(options, checkpoints);
   hold_against(checkpoints, prover, report);
+  CorrectionsCheck corrections(options, report);
+  hear(corrections, prover);
   std::string buffer(kReadBytes, '\0');
   std::vector<Finding> findings;
   std::optional<processors::ChainState> head;
@@ -472,6 +487,7 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   report.findings.insert(report.findings.end(), findings.begin(), findings.end());
   prover.end(place);
   checkpoints.end(prover.broken());
+  corrections.end(prover.broken());
   if (!options.links_only && !options.pinned)
     report.findings.push_back(
         file_finding(place, "keys", "there are no keys to check signatures with; --signers FILE gives them", Errc::kIncomplete));

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "processors/personal.h"
 #include "schemas/json.h"
 #include "streams/audit_sink.h"
 #include "streams/note_policy.h"
@@ -43,6 +44,12 @@ struct VerifyReport {
   int64_t witnessed_s = 0;            // … when the last of them did, seconds since the epoch
   std::string witnesses;              // … and their names
   bool policy_pinned = false;         // else the keys of log and witnesses came with the rows
+  std::vector<processors::Reconciled> reconciled;  // ranges of topics that proven rows say are missing for good
+  std::vector<std::string> holds;                  // legal holds in force
+  int64_t personal_references = 0;                 // to personal data, in proven rows
+  bool personal_checked = false;                   // plaintexts were given …
+  int64_t personal_plaintexts = 0;                 // … and so many fit their commitments
+  int64_t personal_erased = 0;                     // commitments whose plaintext an event says was erased
   int64_t last_row() const { return first_row + rows - 1; }
   bool verified() const { return findings.empty(); }
   /// 0, 4 or 8; tampering outweighs what is missing.
@@ -60,6 +67,7 @@ struct VerifyOptions {
   std::optional<EarlierHead> earlier_head;
   std::optional<NotePolicy> policy;                              // keys of log and witnesses, from elsewhere
   std::vector<std::pair<std::string, std::string>> checkpoints;  // notes from elsewhere: their place and text
+  std::optional<std::vector<processors::PersonalRow>> personal;  // plaintexts to hold the rows' commitments against; in memory
   bool links_only = false;  // hashes, links and what is signed around the rows; no signature of a row
   bool allow_empty = false;
   unsigned threads = 0;  // 0: one per core

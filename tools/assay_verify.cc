@@ -34,6 +34,17 @@ std::string text_of(const std::string& given) {
   return std::string((std::istreambuf_iterator<char>(in)), {});
 }
 
+Result<std::vector<assay::processors::PersonalRow>> read_personal(const std::string& file) {
+  std::vector<assay::processors::PersonalRow> rows;
+  std::ifstream in(file, std::ios::binary);
+  for (std::string line; std::getline(in, line);) {
+    auto row = assay::processors::PersonalRow::parse(line);
+    if (!row) return Error{row.error().code, file + ":" + std::to_string(rows.size() + 1) + ": " + row.error().message};
+    rows.push_back(std::move(*row));
+  }
+  return rows;
+}
+
 /// How far it is, once a second, on a terminal.
 std::function<void(int64_t)> progress() {
   if (::isatty(STDERR_FILENO) == 0) return {};
@@ -91,10 +102,11 @@ int main(int argc, char** argv) {
       "  assay-verify export --head 812044:9f86…              and that it continues the chain that stood there once\n"
       "  assay-verify export --policy policy                  checkpoints by the log and the witnesses that you trust\n"
       "  assay-verify --proof proof.json --policy policy      what `assay audit prove` printed\n"
+      "  assay-verify export --personal export.personal.jsonl and that the commitments fit their plaintexts\n"
       "  assay-verify export --json                           the verdict as one JSON document\n\n"
       "Proves an audit chain. Exit codes: 0 verified, 2 usage, 4 tampered, 8 evidence is missing.");
   std::vector<std::string> paths;
-  std::string signers, head, policy, proof;
+  std::string signers, head, policy, proof, personal;
   std::vector<std::string> checkpoints;
   bool json = false;
   VerifyOptions options;
@@ -106,6 +118,9 @@ int main(int argc, char** argv) {
       ->check(CLI::ExistingFile);
   app.add_option("--checkpoint", checkpoints, "checkpoints from elsewhere, one a file; needs --policy")->check(CLI::ExistingFile);
   app.add_option("--proof", proof, "a proof to check, instead of a chain; needs --policy")->check(CLI::ExistingFile);
+  app.add_option("--personal", personal,
+                 "plaintexts to hold the commitments against, as `audit export --with-personal` writes them")
+      ->check(CLI::ExistingFile);
   app.add_flag("--links", options.links_only, "check each hash and each link, and no signature of a row");
   app.add_flag("--json", json, "print the verdict as JSON");
   app.add_flag("--allow-empty", options.allow_empty, "accept a chain without a row");
@@ -129,6 +144,11 @@ int main(int argc, char** argv) {
     Result<NotePolicy> trusted = NotePolicy::parse(text_of(policy));
     if (!trusted) return fail({Errc::kUsage, trusted.error().message});
     options.policy = std::move(trusted).value();
+  }
+  if (!personal.empty()) {
+    Result<std::vector<assay::processors::PersonalRow>> rows = read_personal(personal);
+    if (!rows) return fail(rows.error());
+    options.personal = std::move(rows).value();
   }
   if (!options.policy && (!checkpoints.empty() || !proof.empty()))
     return fail({Errc::kUsage, "--checkpoint and --proof need --policy: without keys anybody could have signed them"});

@@ -21,7 +21,7 @@ class ControlTest : public ::testing::Test {
     const AuditControl before = control_;
     ++sequence_;
     at_ms_ += 1000;
-    auto ignored = fold_control(sequence_, at_ms_, type, data, control_);
+    auto ignored = fold_control(sequence_, at_ms_, type, "av-" + std::to_string(sequence_), data, control_);
     EXPECT_TRUE(!ignored || control_ == before) << type << ": " << *ignored;
     // Whatever it is, it is what a restart reads.
     Result<AuditControl> again = control_from_json(parse_json(canonical(control_to_json(control_))).value());
