@@ -10,6 +10,7 @@
 #include "schemas/json_parse.h"
 #include "schemas/time.h"
 #include "streams/migrations.h"
+#include "streams/personal_store.h"
 
 namespace assay::streams {
 namespace {
@@ -71,6 +72,7 @@ auto guarded(const std::string& attempt, F&& f) -> decltype(f()) {
     if (state == "42P01" || state == "42703")
       return Error{Errc::kIncomplete, attempt + ": there is no audit chain in this database (" + first_line(e.what()) + ")"};
     if (state.empty()) return error(Errc::kUnreachable, e.what());  // the connection ended before an answer
+    if (state == "23001") return error(Errc::kRefused, e.what());   // restrict_violation: a trigger of ours
     return error(Errc::kUnexpected, e.what());
   } catch (const std::exception& e) {
     return error(Errc::kUnexpected, e.what());
@@ -388,7 +390,70 @@ class DatabaseLines {
   int64_t page_rows_ = 256;
 };
 
+/// The rows beside the chain that can be deleted.
+class PostgresPersonal : public PersonalStore {
+ public:
+  explicit PostgresPersonal(std::string url) : url_(std::move(url)), where_(public_address(url_)) {}
+
+  std::string describe() const override { return "audit_personal in " + where_; }
+
+  Result<void> add(const std::vector<processors::PersonalRow>& rows) override {
+    return guarded("adding to " + describe(), [&]() -> Result<void> {
+      const auto connection = connect(url_);
+      pqxx::work tx(*connection);
+      for (const processors::PersonalRow& row : rows)
+        tx.exec_params(
+            "INSERT INTO audit_personal (reference, event_id, field, subject, salt, plaintext) VALUES ($1, $2, $3, $4, $5, $6)",
+            row.reference, row.event_id, row.field, row.subject, row.salt, row.plaintext);
+      tx.commit();
+      return {};
+    });
+  }
+
+  Result<std::vector<PersonalKey>> keys() override {
+    return guarded("reading " + describe(), [&]() -> Result<std::vector<PersonalKey>> {
+      const auto connection = connect(url_);
+      pqxx::read_transaction tx(*connection);
+      std::vector<PersonalKey> out;
+      for (const pqxx::row& row : tx.exec("SELECT reference, event_id, subject FROM audit_personal ORDER BY reference"))
+        out.push_back({row[0].as<std::string>(), row[1].as<std::string>(), row[2].as<std::string>()});
+      return out;
+    });
+  }
+
+  Result<std::vector<processors::PersonalRow>> rows() override {
+    return guarded("reading " + describe(), [&]() -> Result<std::vector<processors::PersonalRow>> {
+      const auto connection = connect(url_);
+      pqxx::read_transaction tx(*connection);
+      std::vector<processors::PersonalRow> out;
+      for (const pqxx::row& row : tx.exec(
+               "SELECT reference, event_id, field, subject, salt, plaintext FROM audit_personal ORDER BY reference COLLATE \"C\""))
+        out.push_back({row[0].as<std::string>(), row[1].as<std::string>(), row[2].as<std::string>(), row[3].as<std::string>(),
+                       row[4].as<std::string>(), row[5].as<std::string>()});
+      return out;
+    });
+  }
+
+  Result<int64_t> erase(const std::set<std::string, std::less<>>& references) override {
+    return guarded("erasing from " + describe(), [&]() -> Result<int64_t> {
+      const auto connection = connect(url_);
+      pqxx::work tx(*connection);
+      std::string list;  // references are hex digits behind a word: nothing in them needs a quote
+      for (const std::string& one : references) list += (list.empty() ? "" : ",") + one;
+      const auto erased = tx.exec_params("DELETE FROM audit_personal WHERE reference = ANY ($1::text[])", "{" + list + "}");
+      tx.commit();
+      return static_cast<int64_t>(erased.affected_rows());
+    });
+  }
+
+ private:
+  std::string url_;
+  std::string where_;
+};
+
 }  // namespace
+
+std::unique_ptr<PersonalStore> open_postgres_personal(const std::string& url) { return std::make_unique<PostgresPersonal>(url); }
 
 Result<void> migrate_database(const std::string& url) {
   const std::string where = public_address(url);

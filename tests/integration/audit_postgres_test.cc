@@ -15,6 +15,7 @@
 #include "streams/audit_projector.h"
 #include "streams/audit_verify.h"
 #include "streams/migrations.h"
+#include "streams/personal_store.h"
 #include "streams/postgres_sink.h"
 #include "tests/unit/audit_support.h"
 
@@ -130,6 +131,7 @@ class AuditPostgres : public ::testing::Test {
   }
   void TearDown() override {
     if (!name_.empty()) run(admin_, "DROP DATABASE IF EXISTS " + name_ + " WITH (FORCE)");
+    for (const std::string& role : roles_) run(admin_, "DROP ROLE " + role);
   }
 
   static void run(const std::string& url, const std::string& sql) {
@@ -153,6 +155,24 @@ class AuditPostgres : public ::testing::Test {
     return {};
   }
 
+  struct Roles {
+    std::string app, auditor, eraser;
+  };
+  /// The roles of deploy/audit_roles.sql, which may log in; run twice, as it may be. They go with the test.
+  Roles roles() {
+    Roles made{name_ + "_app", name_ + "_auditor", name_ + "_eraser"};
+    const std::string script = std::string(ASSAY_SOURCE_DIR) + "/deploy/audit_roles.sql";
+    const std::string apply = "psql -q -X -v app=" + made.app + " -v auditor=" + made.auditor + " -v eraser=" + made.eraser +
+                              " -f " + script + " '" + url_ + "'";
+    for (int again = 0; again < 2; ++again) CHECK(std::system(apply.c_str()) == 0);
+    for (const std::string& role : {made.app, made.auditor, made.eraser}) {
+      run("ALTER ROLE " + role + " LOGIN PASSWORD 'x'");
+      roles_.push_back(role);
+    }
+    return made;
+  }
+  std::string as(const std::string& role) const { return with_parameters(url_, "user=" + role + "&password=x"); }
+
   VerifyReport verify() {
     Result<StoredChain> chain = open_database_chain(url_);
     CHECK(chain.has_value());
@@ -163,6 +183,7 @@ class AuditPostgres : public ::testing::Test {
 
   TempDir dir_;
   std::string admin_, name_, url_;
+  std::vector<std::string> roles_;
   std::shared_ptr<Signer> signer_;
   static inline int counter_ = 0;
 };
@@ -289,12 +310,7 @@ TEST_F(AuditPostgres, SatisfiesOutsideVerifiers) {
 
 TEST_F(AuditPostgres, TheApplicationOnlyAddsAndTheAuditorOnlyReads) {
   ASSERT_TRUE(migrate_database(url_));
-  const std::string app = name_ + "_app", auditor = name_ + "_auditor";
-  const std::string script = std::string(ASSAY_SOURCE_DIR) + "/deploy/audit_roles.sql";
-  const std::string apply = "psql -q -X -v app=" + app + " -v auditor=" + auditor + " -f " + script + " '" + url_ + "'";
-  for (int again = 0; again < 2; ++again) ASSERT_EQ(std::system(apply.c_str()), 0);
-  run("ALTER ROLE " + app + " LOGIN PASSWORD 'x'; ALTER ROLE " + auditor + " LOGIN PASSWORD 'x'");
-  auto as = [&](const std::string& role) { return with_parameters(url_, "user=" + role + "&password=x"); };
+  const auto [app, auditor, eraser] = roles();
 
   // The application does its work: takes over, adds rows, stages others and signs them.
   auto sink = open_postgres_sink(as(app));
@@ -319,7 +335,7 @@ TEST_F(AuditPostgres, TheApplicationOnlyAddsAndTheAuditorOnlyReads) {
   EXPECT_EQ(open_postgres_sink(as(auditor))->take_over(signer_->key()).error().code, Errc::kRefused);
 
   // Neither changes, removes or empties anything, nor lets itself do so; through the views neither.
-  for (const std::string& role : {app, auditor})
+  for (const std::string& role : {app, auditor, eraser})
     for (const std::string& sql :
          std::vector<std::string>{"UPDATE audit_log SET payload = payload",
                                   "UPDATE audit_log SET signature = NULL",
@@ -339,6 +355,8 @@ TEST_F(AuditPostgres, TheApplicationOnlyAddsAndTheAuditorOnlyReads) {
                                   "TRUNCATE audit_signatures",
                                   "TRUNCATE audit_signers",
                                   "TRUNCATE audit_chain_head",
+                                  "TRUNCATE audit_personal",
+                                  "UPDATE audit_personal SET plaintext = 'x'",
                                   "INSERT INTO audit_events (id) VALUES ('x')",
                                   "INSERT INTO audit_chain_head (state) VALUES ('{}')",
                                   "INSERT INTO assay_migrations (version, name, sha256) VALUES (99, 'x', 'x')",
@@ -359,7 +377,73 @@ TEST_F(AuditPostgres, TheApplicationOnlyAddsAndTheAuditorOnlyReads) {
   Result<ChainState> behind = open_postgres_sink(as(app))->take_over(signer_->key());
   ASSERT_FALSE(behind);
   EXPECT_EQ(behind.error().code, Errc::kRefused) << behind.error().message;
-  run("DROP OWNED BY " + app + ", " + auditor + "; DROP ROLE " + app + ", " + auditor);
+}
+
+TEST_F(AuditPostgres, PersonalDataIsTheAuditorsToReadAndTheErasersToDelete) {
+  ASSERT_TRUE(migrate_database(url_));
+  const auto [app, auditor, eraser] = roles();
+  auto row = [](const std::string& id, const std::string& field, const std::string& subject, const std::string& plaintext) {
+    const std::string salt(processors::kPersonalSaltBytes, id.back());
+    return processors::PersonalRow{
+        processors::personal_reference(salt, id, field, plaintext), id, field, subject, to_hex(salt), plaintext};
+  };
+  std::vector<processors::PersonalRow> rows = {row("av-1", "actor", "user:ada", "user:ada"),
+                                               row("av-1", "data.reason", "user:ada", "flu"),
+                                               row("av-2", "actor", "user:bob", "user:bob")};
+  std::ranges::sort(rows, {}, &processors::PersonalRow::reference);
+  const auto of = [&](const std::string& subject) {
+    std::set<std::string, std::less<>> out;
+    for (const auto& one : rows)
+      if (one.subject == subject) out.insert(one.reference);
+    return out;
+  };
+  const auto ours = open_postgres_personal(as(app)), theirs = open_postgres_personal(as(auditor)),
+             erasing = open_postgres_personal(as(eraser));
+  ASSERT_TRUE(ours->add(rows));
+  EXPECT_FALSE(ours->add({rows[0]})) << "one reference, one plaintext";
+
+  // Who writes the chain adds and sees nothing; the auditor sees and changes nothing; the eraser sees who and where, not what.
+  EXPECT_EQ(ours->rows().error().code, Errc::kRefused);
+  EXPECT_EQ(ours->keys().error().code, Errc::kRefused);
+  EXPECT_EQ(ours->erase(of("user:ada")).error().code, Errc::kRefused);
+  EXPECT_EQ(theirs->rows().value(), rows);
+  EXPECT_EQ(theirs->add({row("av-3", "actor", "x", "x")}).error().code, Errc::kRefused);
+  EXPECT_EQ(theirs->erase(of("user:ada")).error().code, Errc::kRefused);
+  EXPECT_EQ(erasing->keys()->size(), 3u);
+  EXPECT_EQ(erasing->rows().error().code, Errc::kRefused);
+  EXPECT_THROW(run(as(eraser), "SELECT salt FROM audit_personal"), pqxx::sql_error);
+
+  // Whatever the means, what a hold in the chain's head covers stays. A temporary table of the same name stands in for nothing.
+  const auto hold = [&](const Json& scope) {
+    ChainState state = read_database_head(url_)->state;
+    state.control.corrections.holds.clear();
+    if (!scope.is_null()) state.control.corrections.holds["CASE-7"] = {"CASE-7", "av-9", "litigation", scope};
+    run("UPDATE audit_chain_head SET state = '" + canonical(processors::chain_state_to_json(state)) + "'");
+  };
+  run("INSERT INTO audit_log (sequence, id, event_type, created_at, payload, hash) VALUES (17, 'av-1', 'x', now(), '{}', 'x')");
+  const std::string hers = *of("user:ada").begin(), his = *of("user:bob").begin(), nobodys = "personal:" + std::string(64, '0');
+  const Json everything = Json::object().set("everything", true);
+  const auto rows_of = [](const char* from, const char* to) {
+    return Json::object().set("rows", Json::object().set("from", from).set("to", to));
+  };
+  for (const Json& scope :
+       {everything, Json::object().set("subject", hers), Json::object().set("subject", nobodys), rows_of("17", "18")}) {
+    hold(scope);
+    const Result<int64_t> refused = erasing->erase(of("user:ada"));
+    ASSERT_FALSE(refused) << canonical(scope);
+    EXPECT_EQ(refused.error().code, Errc::kRefused);
+    EXPECT_NE(refused.error().message.find("CASE-7"), std::string::npos) << refused.error().message;
+    EXPECT_THROW(run("DELETE FROM audit_personal WHERE subject = 'user:ada'"), pqxx::sql_error) << "not even the owner, by and by";
+    EXPECT_EQ(one("SELECT count(*) FROM audit_personal"), "3");
+  }
+  EXPECT_THROW(run(as(eraser), "CREATE TEMPORARY TABLE audit_chain_head AS SELECT '{}'::json AS state; DELETE FROM audit_personal"),
+               pqxx::sql_error);
+  for (const Json& scope :
+       {Json::object().set("subject", his), rows_of("18", "99"), rows_of("1", "17"), Json::object().set("agent", "a"), Json()}) {
+    hold(scope);
+    EXPECT_EQ(erasing->erase(of("user:ada")).value(), 2) << canonical(scope);
+    ASSERT_TRUE(ours->add({rows[0].subject == "user:ada" ? rows[0] : rows[1], rows[2].subject == "user:ada" ? rows[2] : rows[1]}));
+  }
 }
 
 TEST_F(AuditPostgres, OnlyOneWrites) {
