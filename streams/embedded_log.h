@@ -17,6 +17,7 @@ struct EmbeddedLogOptions {
   // behaviour
   bool read_only = false;                  // refuse writes, create nothing, cut nothing; allowed beside others while nobody writes
   std::function<WallTime()> now;           // clock of retention by time; empty: the machine's
+  std::function<bool()> held;              // asked when retention would delete: true, it does not, this time; empty: it may
   std::shared_ptr<embedded::Files> files;  // operating system calls; empty: the real ones
 
   // performance

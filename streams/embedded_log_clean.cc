@@ -148,7 +148,7 @@ Result<void> Core::apply_retention() {
     if (all) e.expire(e.active);
     if (e.start > before) directory.starts.push_back({e.id, e.start});
   }
-  if (directory.empty()) return {};
+  if (directory.empty() || (options_.held && options_.held())) return {};
   lock.lock();
   return write(lock, std::move(directory));  // a start that was moved further meanwhile stays where it is
 }

@@ -6,9 +6,20 @@
 
 #include "streams/embedded_log.h"
 #include "streams/kafka_log.h"
+#include "tools/projection.h"
 #include "tools/session.h"
 
 namespace assay::tools {
+namespace {
+
+/// Whether a legal hold keeps records of the log. Where the chain cannot be asked, one may.
+bool records_are_held(const Settings& settings) {
+  const Result<ChainStanding> standing = read_chain_standing(settings, settings.data_dir);
+  if (standing) return processors::hold_on_records(standing->state.control.corrections) != nullptr;
+  return standing.error().code != Errc::kIncomplete && standing.error().code != Errc::kNotFound;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
                                                const MemoryShares* shares, const std::string& client_id) {
@@ -30,6 +41,7 @@ Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAcce
   const std::filesystem::path dir = std::filesystem::path(settings.data_dir) / "log";
   streams::EmbeddedLogOptions options;
   options.read_only = access == LogAccess::kRead;
+  options.held = [settings] { return records_are_held(settings); };
   if (shares != nullptr)  // a segment is held twice while it is cleaned
     options.segment_bytes = static_cast<uint64_t>(std::clamp<int64_t>(shares->writing / 3, 4 << 20, 64 << 20));
   std::error_code failed;
