@@ -1,10 +1,12 @@
 // assay audit: export the chain, archive it, prove it, say where it stands.
 #include <filesystem>
 
+#include "streams/archive_files.h"
 #include "streams/audit_archive.h"
 #include "streams/audit_verify.h"
 #include "streams/audit_window.h"
 #include "streams/postgres_sink.h"
+#include "tools/audit_control.h"
 #include "tools/audit_uploading.h"
 #include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
@@ -16,7 +18,7 @@ namespace {
 
 struct Flags {
   std::string out, archive, signers, head, policy, from_row, to_row, place;
-  bool allow_empty = false, links = false;
+  bool allow_empty = false, links = false, personal = false;
 };
 
 std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
@@ -32,12 +34,24 @@ Result<streams::RowWindow> window_of(const Flags& flags) {
   return window;
 }
 
+/// Beside the export, not in it: that stands when the plaintexts have to go.
+Result<void> export_personal(const Settings& settings, const std::string& out) {
+  TRY_ASSIGN(const std::vector<processors::PersonalRow> rows, open_personal(settings)->rows());
+  std::filesystem::path path(out);
+  if (!path.has_filename()) path = path.parent_path();
+  std::string text;
+  for (const processors::PersonalRow& row : rows) text += row.to_line() + "\n";
+  const std::filesystem::path dir = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  return streams::write_file(dir.string(), path.filename().string() + ".personal.jsonl", text, true, 0600);
+}
+
 Result<int> export_chain(Context& context, const Flags& flags) {
   TRY_ASSIGN(const streams::RowWindow window, window_of(flags));
   TRY_ASSIGN(streams::StoredChain chain,
              streams::open_window(
                  [&](int64_t after) { return open_stored_chain(context.settings, context.settings.data_dir, after); }, window));
   TRY_ASSIGN(auto signer, open_active_signer(context.settings, chain.head.control));
+  if (flags.personal) TRY(export_personal(context.settings, flags.out));
   Progress progress("export", "rows", context);
   const auto total = static_cast<double>((chain.last > 0 ? chain.last : chain.head.sequence) - chain.first + 1);
   TRY_ASSIGN(
@@ -77,6 +91,9 @@ Result<int> verify(Context& context, const Flags& flags) {
   if (!flags.signers.empty()) {
     TRY_ASSIGN(options.pinned, streams::SignerRegistry::load(flags.signers));
   }
+  if (flags.personal) {
+    TRY_ASSIGN(options.personal, open_personal(context.settings)->rows());
+  }
   Progress progress("verify", "rows", context);
   options.progress = [&](int64_t rows) { progress.update(static_cast<uint64_t>(rows)); };
   streams::VerifyReport report;
@@ -114,7 +131,9 @@ void register_audit(Command& root) {
       .option("--out", flags->out, "Directory to make")
       .required()
       .option("--from", flags->from_row, "First row: its number, or what was created at that time or later")
-      .option("--to", flags->to_row, "Last row: its number, or what was created before that time");
+      .option("--to", flags->to_row, "Last row: its number, or what was created before that time")
+      .flag("--with-personal", flags->personal,
+            "Personal data as well, to OUT.personal.jsonl, for assay-verify --personal; with a database, as the auditor");
   exporting.run([flags](Context& context) { return export_chain(context, *flags); });
 
   Command uploading =
@@ -133,6 +152,7 @@ void register_audit(Command& root) {
       .option("--policy", flags->policy,
               "Keys of log and witnesses to trust (C2SP tlog-policy): DIR/checkpoints is held against the rows")
       .flag("--links", flags->links, "Hashes and links only, no signature of a row")
+      .flag("--with-personal", flags->personal, "Hold the commitments against the personal data; with a database, as the auditor")
       .flag("--allow-empty", flags->allow_empty, "An empty chain is no failure");
   verifying.run([flags](Context& context) { return verify(context, *flags); });
 
@@ -141,6 +161,7 @@ void register_audit(Command& root) {
   heading.run([](Context& context) { return head(context); });
 
   register_audit_control(audit);
+  register_corrections(audit);
   register_checkpoints(audit);
 }
 

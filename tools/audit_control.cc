@@ -1,6 +1,10 @@
 #include "tools/audit_control.h"
 
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <random>
 
 #include "processors/processor.h"
@@ -28,17 +32,6 @@ Result<Json> read_control_event(const std::string& text) {
   return event;
 }
 
-/// Whether a process runs on the data directory and has done it. One that was killed leaves a socket on which nobody listens.
-Result<bool> ask_running(const Settings& settings, std::string_view target, const Json& body, int64_t timeout_ms) {
-  const std::string socket = control_socket_path(settings);
-  if (!std::filesystem::exists(socket)) return false;
-  auto response = streams::http_unix_post(socket, target, canonical(body), timeout_ms);
-  if (!response && response.error().code == Errc::kUnreachable) return false;
-  if (!response) return response.error();
-  if (response->status / 100 != 2) return streams::error_of(*response);
-  return true;
-}
-
 }  // namespace
 
 std::string control_event(std::string_view event_type, std::string_view actor, WallTime now, Json data) {
@@ -48,6 +41,54 @@ std::string control_event(std::string_view event_type, std::string_view actor, W
   return processors::audit_output(id, id, event_type, actor, format_rfc3339_ms(now.value),
                                   Json::object().set("command", "assay audit"), std::move(data))
       .value;
+}
+
+bool is_plain_id(std::string_view id) {
+  return !id.empty() && id.size() <= 128 &&
+         std::ranges::all_of(id, [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
+}
+
+std::string acting(const std::string& by) {
+  if (!by.empty()) return "user:" + by;
+  const char* user = std::getenv("USER");
+  return "user:" + std::string(user == nullptr || *user == '\0' ? "unknown" : user);
+}
+
+std::unique_ptr<streams::PersonalStore> open_personal(const Settings& settings) {
+  if (!settings.database.url.empty()) return streams::open_postgres_personal(settings.database.url);
+  return streams::open_personal_files((std::filesystem::path(settings.data_dir) / "personal").string());
+}
+
+Result<std::vector<std::string>> seal_events(const Settings& settings, std::span<const std::string> events) {
+  auto random_salt = [] {
+    std::random_device random;
+    std::string salt(processors::kPersonalSaltBytes, '\0');
+    for (char& byte : salt) byte = static_cast<char>(random());
+    return salt;
+  };
+  std::vector<std::string> sealed;
+  std::vector<processors::PersonalRow> rows;
+  for (const std::string& text : events) {
+    TRY_ASSIGN(Json event, read_control_event(text));
+    TRY_ASSIGN(std::vector<processors::PersonalRow> made,
+               processors::seal_personal(event, settings.audit.personal_fields, random_salt));
+    rows.insert(rows.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+    sealed.push_back(canonical(event));
+  }
+  if (!rows.empty()) TRY(open_personal(settings)->add(rows));
+  return sealed;
+}
+
+Result<std::optional<Json>> ask_running(const Settings& settings, std::string_view target, const Json& body, int64_t timeout_ms) {
+  const std::string socket = control_socket_path(settings);
+  if (!std::filesystem::exists(socket)) return std::optional<Json>();
+  auto response = streams::http_unix_post(socket, target, canonical(body), timeout_ms);
+  // One that was killed leaves a socket on which nobody listens.
+  if (!response && response.error().code == Errc::kUnreachable) return std::optional<Json>();
+  if (!response) return response.error();
+  if (response->status / 100 != 2) return streams::error_of(*response);
+  TRY_ASSIGN(Json answer, parse_json(response->body));
+  return std::optional(std::move(answer));
 }
 
 Result<void> append_control_events(streams::Log& log, const std::string& topic, std::span<const std::string> events) {
@@ -67,20 +108,21 @@ Result<void> append_control_events(streams::Log& log, const std::string& topic, 
 
 Result<void> send_control_events(Context& context, std::span<const std::string> events) {
   const Settings& settings = context.settings;
+  TRY_ASSIGN(const std::vector<std::string> sealed, seal_events(settings, events));
   Json list = Json::array();
-  for (const std::string& event : events) list.push_back(event);
-  TRY_ASSIGN(const bool taken,
+  for (const std::string& event : sealed) list.push_back(event);
+  TRY_ASSIGN(const auto taken,
              ask_running(settings, "/audit/control", Json::object().set("events", std::move(list)), kAppendTimeoutMs));
   if (taken) return {};
   TRY_ASSIGN(auto log, open_log(settings, LogAccess::kReadWrite));
   TRY(ensure_topics(settings, *log));
-  return append_control_events(*log, topic_names(settings).full(Topic::kAudit), events);
+  return append_control_events(*log, topic_names(settings).full(Topic::kAudit), sealed);
 }
 
 Result<void> compare_with_log(Context& context) {
   const Settings& settings = context.settings;
   if (settings.kafka.brokers.empty()) {
-    TRY_ASSIGN(const bool done, ask_running(settings, "/audit/compare", Json::object(), kCompareTimeoutMs));
+    TRY_ASSIGN(const auto done, ask_running(settings, "/audit/compare", Json::object(), kCompareTimeoutMs));
     if (done) return {};
   }
   TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));

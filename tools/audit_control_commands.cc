@@ -1,8 +1,6 @@
 // assay audit pause, resume, safe-mode, emergency, rotate, compromised, migrate: who signs the chain, and what rests.
 #include <algorithm>
-#include <cctype>
 #include <chrono>
-#include <cstdlib>
 #include <thread>
 
 #include "schemas/time.h"
@@ -26,16 +24,10 @@ struct Flags {
   int64_t wait_s = 10;
 };
 
-std::string actor(const Flags& flags) {
-  if (!flags.by.empty()) return "user:" + flags.by;
-  const char* user = std::getenv("USER");
-  return "user:" + std::string(user == nullptr || *user == '\0' ? "unknown" : user);
-}
-
 Json reasoned(const Flags& flags) { return Json::object().set("reason", flags.reason); }
 
 std::string event(const Flags& flags, std::string_view type, Json data) {
-  return control_event(type, actor(flags), wall_now(), std::move(data));
+  return control_event(type, acting(flags.by), wall_now(), std::move(data));
 }
 
 /// Where the chain stands; a chain that was never begun stands at its beginning.
@@ -169,11 +161,6 @@ Result<int> plan(Context& context) {
                                   : Json()));
   context.out << render_rows(rows, context.format);
   return 0;
-}
-
-bool is_plain_id(std::string_view id) {
-  return !id.empty() && id.size() <= 128 &&
-         std::ranges::all_of(id, [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-'; });
 }
 
 /// The steps of a rotation, each made from what the chain has folded, so that one that was cut short goes on where it stood.

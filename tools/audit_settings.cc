@@ -1,8 +1,33 @@
 #include "tools/audit_settings.h"
 
+#include <algorithm>
+
+#include "processors/personal.h"
 #include "schemas/time.h"
 
 namespace assay::tools {
+namespace {
+
+void read_personal_fields(Members& personal, std::vector<std::string>& fields) {
+  const Json* list = personal.take("fields");
+  if (list == nullptr) return;
+  const auto known = processors::personal_fields();
+  fields.clear();
+  if (!list->is_array()) return personal.mistyped("fields", "an array of strings", *list);
+  for (const Json& field : list->as_array()) {
+    if (field.is_string() && std::ranges::find(known, field.as_string()) != known.end()) {
+      fields.push_back(field.as_string());
+      continue;
+    }
+    std::string names;
+    for (std::string_view name : known) names += (names.empty() ? "" : ", ") + std::string(name);
+    personal.refuse("fields", "may name " + names +
+                                  ", which people fill in; what processors write names agents by ids, which other" +
+                                  " topics keep, is " + (field.is_string() ? quoted(field.as_string()) : canonical(field)));
+  }
+}
+
+}  // namespace
 
 void read_audit(Members& table, AuditSettings& audit) {
   table.choice("signer", audit.signer, {"file", "pkcs11", "proxy", "kms"});
@@ -44,6 +69,7 @@ void read_audit(Members& table, AuditSettings& audit) {
     rotation.duration("every", audit.rotation.every_ms);
     rotation.duration("overlap", audit.rotation.overlap_ms);
   });
+  table.table("personal", [&](Members& personal) { read_personal_fields(personal, audit.personal_fields); });
   table.duration("sign_timeout", audit.sign_timeout_ms);
   if (audit.sign_timeout_ms < 1) table.refuse("sign_timeout", "must be longer than nothing, such as \"10s\"");
   table.count("sign_attempts", audit.sign_attempts);
@@ -60,6 +86,8 @@ void read_audit(Members& table, AuditSettings& audit) {
 }
 
 Json audit_settings_to_json(const AuditSettings& audit) {
+  Json personal = Json::array();
+  for (const std::string& field : audit.personal_fields) personal.push_back(field);
   return Json::object()
       .set("signer", audit.signer)
       .set("signer_id", audit.signer_id)
@@ -93,7 +121,8 @@ Json audit_settings_to_json(const AuditSettings& audit) {
                             .set("place", audit.emergency.place))
       .set("rotation", Json::object()
                            .set("every", format_duration_ms(audit.rotation.every_ms))
-                           .set("overlap", format_duration_ms(audit.rotation.overlap_ms)));
+                           .set("overlap", format_duration_ms(audit.rotation.overlap_ms)))
+      .set("personal", Json::object().set("fields", std::move(personal)));
 }
 
 std::vector<std::string> signer_problems(const AuditSettings& audit, bool production) {

@@ -56,8 +56,9 @@ struct AuditSettings {
   RotationSettings rotation;
   int64_t sign_timeout_ms = 10000;
   int64_t sign_attempts = 3;
-  int64_t sign_threads = 4;           // calls of a remote signer at once
-  std::string eval_submit = "range";  // "range" | "each"
+  int64_t sign_threads = 4;                  // calls of a remote signer at once
+  std::string eval_submit = "range";         // "range" | "each"
+  std::vector<std::string> personal_fields;  // of events that people send: on the chain as commitments alone
   /// Who allows a key file to sign in production, and until when (ms since the epoch): an emergency, itself audited.
   std::string kms_waiver_by;
   std::optional<int64_t> kms_waiver_until_ms;

@@ -20,6 +20,7 @@
 #include "streams/object_store.h"
 #include "streams/postgres_sink.h"
 #include "streams/read_to_end.h"
+#include "tools/audit_control.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
 #include "tools/session.h"
@@ -29,6 +30,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using streams::NotePolicy;
+
+constexpr int64_t kGapTimeoutMs = 600'000;  // it reads the whole chain
 
 volatile std::sig_atomic_t stopping = 0;
 
@@ -232,33 +235,55 @@ Result<int64_t> records_between(streams::Log& log, const TopicPartition& tp, int
 }
 
 Result<int> gap(Context& context) {
-  const Settings& settings = context.settings;
+  TRY_ASSIGN(const Json found, ask_for_gaps(context));
+  const Json::Array& gaps = found.find("gaps")->as_array();
+  if (context.settings.audit.eval_submit == "each")
+    context.err << "assay: " << static_cast<int64_t>(found.number_or("withoutEvent", 0))
+                << " records have no event of their own: filtered ones and dead letters have none\n";
+  context.out << render_rows(gaps, context.format, {"topic", "partition", "from", "to", "problem", "eventId"});
+  auto is = [](std::string_view problem) { return [problem](const Json& row) { return row.string_or("problem", "") == problem; }; };
+  if (std::ranges::all_of(gaps, is("reconciled"))) return 0;
+  auto only_gone = [&](const Json& row) { return is("gone")(row) || is("reconciled")(row); };
+  return exit_code(std::ranges::all_of(gaps, only_gone) ? Errc::kIncomplete : Errc::kUnhealthy);
+}
+
+}  // namespace
+
+std::string checkpoint_dir(const Settings& settings) {
+  const std::string dir = all_checkpoints(settings);
+  return fs::exists(dir + "/checkpoint") ? dir : "";
+}
+
+Result<Json> find_gaps(const Settings& settings, streams::Log& log) {
   const bool each = settings.audit.eval_submit == "each";
   const std::string topic(topic_spec(Topic::kReports).name);
   const streams::TopicNames names = topic_names(settings);
-  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));
-  TRY_ASSIGN(int32_t partitions, log->partition_count(names.full(topic)));
+  TRY_ASSIGN(int32_t partitions, log.partition_count(names.full(topic)));
   std::vector<TopicPartition> all;
   for (int32_t p = 0; p < partitions; ++p) all.push_back({names.full(topic), p});
   // What is committed must be covered; what came since may be on its way.
-  TRY_ASSIGN(auto committed, log->committed(names.full("assay.scoring"), all));
+  TRY_ASSIGN(auto committed, log.committed(names.full("assay.scoring"), all));
 
   TRY_ASSIGN(streams::StoredChain chain, open_chain(settings, 0));
   std::map<int32_t, Coverage> covered;
-  std::vector<Json> problems;
+  Json problems = Json::array();
   auto problem = [&](int32_t partition, int64_t from, int64_t to, const char* what, const std::string& event) {
     Json row = Json::object().set("topic", topic).set("partition", int64_t{partition});
     row.set("from", std::to_string(from)).set("to", std::to_string(to)).set("problem", what).set("eventId", event);
     problems.push_back(std::move(row));
   };
+  processors::AuditCorrections corrections;  // as the rows tell
   while (true) {
     TRY_ASSIGN(std::vector<streams::StoredLine> lines, chain.lines());
     if (lines.empty()) break;
     for (const streams::StoredLine& line : lines) {
-      if (line.text.find("\"eval.submit\"") == line.text.npos) continue;
+      const bool submit = line.text.find("\"eval.submit\"") != line.text.npos;
+      if (!submit && line.text.find("\"audit.reconciliation\"") == line.text.npos) continue;
       Json payload;
       bool canonical_text = true;
       TRY_ASSIGN(streams::SignedRow row, streams::parse_audit_line(line.text, &payload, &canonical_text));
+      if (row.row.event_type == "audit.reconciliation" && payload.find("data") != nullptr)
+        (void)fold_correction(row.row.id, row.row.event_type, *payload.find("data"), corrections);
       const Json* source = payload.find("source");
       if (row.row.event_type != "eval.submit" || source == nullptr || source->string_or("topic", "") != topic) continue;
       const auto partition = static_cast<int32_t>(source->number_or("partition", -1));
@@ -273,30 +298,37 @@ Result<int> gap(Context& context) {
   }
   int64_t without_event = 0;
   for (const TopicPartition& tp : all) {
-    TRY_ASSIGN(streams::OffsetRange range, log->range(tp));
+    TRY_ASSIGN(streams::OffsetRange range, log.range(tp));
     auto place = committed.find(tp);
     const int64_t end = place == committed.end() ? 0 : place->second.offset.value;
-    for (const auto& [from, to] : covered[tp.partition].holes(0, end)) {
-      if (from < range.start.value)
-        return Error{Errc::kIncomplete, "looking for gaps in " + to_string(tp) + ": no event covers offsets " +
-                                            std::to_string(from) + " to " + std::to_string(to) + ", and the log starts at " +
-                                            std::to_string(range.start.value)};
-      TRY_ASSIGN(int64_t records, records_between(*log, tp, from, to));
+    Coverage& known = covered[tp.partition];
+    for (const processors::Reconciled& one : corrections.reconciled) {
+      if (one.topic != topic || one.partition != tp.partition) continue;
+      if (auto shared = known.add(one.from, one.to)) problem(tp.partition, shared->first, shared->second, "twice", one.event_id);
+      problem(tp.partition, one.from, one.to, "reconciled", one.event_id);
+    }
+    for (auto [from, to] : known.holes(0, end)) {
+      if (const int64_t gone_to = std::min(to, range.start.value); from < gone_to) {
+        problem(tp.partition, from, gone_to, "gone", "");
+        from = gone_to;
+      }
+      if (from == to) continue;
+      TRY_ASSIGN(int64_t records, records_between(log, tp, from, to));
       without_event += records;
       if (records > 0 && !each) problem(tp.partition, from, to, "missing", "");
     }
   }
-  if (each)
-    context.err << "assay: " << without_event << " records have no event of their own: filtered ones and dead letters have none\n";
-  context.out << render_rows(problems, context.format, {"topic", "partition", "from", "to", "problem", "eventId"});
-  return problems.empty() ? 0 : exit_code(Errc::kUnhealthy);
+  return Json::object().set("gaps", std::move(problems)).set("withoutEvent", without_event);
 }
 
-}  // namespace
-
-std::string checkpoint_dir(const Settings& settings) {
-  const std::string dir = all_checkpoints(settings);
-  return fs::exists(dir + "/checkpoint") ? dir : "";
+Result<Json> ask_for_gaps(Context& context) {
+  const Settings& settings = context.settings;
+  if (settings.kafka.brokers.empty()) {
+    TRY_ASSIGN(std::optional<Json> answer, ask_running(settings, "/audit/gap", Json::object(), kGapTimeoutMs));
+    if (answer) return std::move(*answer);
+  }
+  TRY_ASSIGN(auto log, open_log(settings, LogAccess::kRead));
+  return find_gaps(settings, *log);
 }
 
 Result<void> trust_policy(const std::string& file, const std::string& dir, streams::VerifyOptions& options) {

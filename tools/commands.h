@@ -16,7 +16,8 @@ void register_queries(Command& root);
 void register_recommit(Command& state);
 void register_audit(Command& root);
 void register_audit_control(Command& audit);  // below `audit`
-void register_checkpoints(Command& audit);  // below `audit`
+void register_corrections(Command& audit);    // below `audit`
+void register_checkpoints(Command& audit);    // below `audit`
 void register_witness(Command& root);
 void register_replay(Command& root);
 void register_scenario(Command& root);

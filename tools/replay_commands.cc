@@ -271,6 +271,16 @@ Result<int> verify(Context& context, const Flags& flags) {
   return 0;
 }
 
+/// What the chain says is missing for good: a replay of the rest does not make it whole.
+Result<int> told_of_gaps(Context& context, Result<int> result) {
+  const auto standing = read_chain_standing(context.settings, context.settings.data_dir);
+  if (!standing) return result;
+  for (const processors::Reconciled& one : standing->state.control.corrections.reconciled)
+    context.err << "Reconciled, not whole: offsets " << one.from << " to " << one.to - 1 << " of " << one.topic << '/'
+                << one.partition << " are missing for good, says event " << one.event_id << ": " << one.reason << '\n';
+  return result;
+}
+
 }  // namespace
 
 constexpr const char* kUntilHelp =
@@ -295,7 +305,7 @@ void register_replay(Command& root) {
       .option("--until", flags->until, kUntilHelp)
       .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
       .option("--threads", flags->threads, "Tasks side by side; 0: one per core");
-  running.run([flags](Context& context) { return run(context, *flags); });
+  running.run([flags](Context& context) { return told_of_gaps(context, run(context, *flags)); });
 
   Command verifying = replay.command("verify", "Fold everything again and compare with manifests, outputs, stores and audit rows");
   verifying.example("assay replay verify")
@@ -309,7 +319,7 @@ void register_replay(Command& root) {
       .option("--until", flags->until, kUntilHelp)
       .option("--rate", flags->rate, "At most so many records a second, to spare a live cluster")
       .option("--threads", flags->threads, "Tasks side by side; 0: one per core");
-  verifying.run([flags](Context& context) { return verify(context, *flags); });
+  verifying.run([flags](Context& context) { return told_of_gaps(context, verify(context, *flags)); });
 
   register_replay_plan(replay);
   register_replay_promote(replay);

@@ -16,6 +16,7 @@
 #include "tools/archiving.h"
 #include "tools/audit_control.h"
 #include "tools/audit_uploading.h"
+#include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/open_log.h"
@@ -124,6 +125,10 @@ class FrontDoor {
     TRY_ASSIGN(control_, streams::HttpServer::open({.unix_path = control_socket_path(settings_)}));
     control_->route("POST", "/audit/control", [this](const streams::HttpRequest& request) { return control(request); });
     control_->route("POST", "/audit/compare", [this](const streams::HttpRequest&) { return compare(); });
+    control_->route("POST", "/audit/gap", [this](const streams::HttpRequest&) {
+      const Result<Json> gaps = find_gaps(settings_, log_);
+      return gaps ? streams::json_response(*gaps) : streams::error_response(gaps.error());
+    });
     control_->start();
     if (streams::HttpServer* server = peer_door_.server()) {
       peers_.serve(*server);
@@ -389,7 +394,8 @@ Result<int> run(Context& context, const Flags& flags) {
     leave.set("until", format_rfc3339_ms(settings.audit.kms_waiver_until_ms.value_or(0)));
     const std::string event =
         control_event("audit.kms_waiver", "user:" + settings.audit.kms_waiver_by, wall_now(), std::move(leave));
-    TRY(append_control_events(*log, topic_names(settings).full(Topic::kAudit), std::span(&event, 1)));
+    TRY_ASSIGN(const std::vector<std::string> sealed, seal_events(settings, std::span(&event, 1)));
+    TRY(append_control_events(*log, topic_names(settings).full(Topic::kAudit), sealed));
   }
   TRY_ASSIGN(auto sink, open_audit_sink(settings, settings.data_dir, signer));
   const streams::TopicNames names = topic_names(settings);

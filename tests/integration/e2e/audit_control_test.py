@@ -271,15 +271,22 @@ class Runbooks(harness.EndToEnd):
             if not here.service.alive():
                 here.start()
 
-        return {"reports come in": lambda: (here.events(3), here.signed()),
+        def paused():
+            here.events(2)
+            here.audit("pause", "--by", "Eve", "--reason", "a look")
+            here.audit("resume", "--by", "Eve", "--reason", "looked")
+            here.signed()
+
+        return {"reports come in, and Eve pauses and resumes": paused,
+                "reports come in": lambda: (here.events(3), here.signed()),
                 "the signer goes away, and reports come in": lambda: (here.events(2), here.signed(), here.signer_away(), here.events(4)),
                 "the signer is back": lambda: (here.signer_back(), here.signed()),
                 "reports come in, and a row is changed in the database": tamper,
                 "the service is stopped where the log is embedded": stop,
                 "the row is put back by the owner, and the service runs": restore}
 
-    def rehearse(self, page, log="embedded"):
-        here = World(self, log=log)
+    def rehearse(self, page, log="embedded", sets=()):
+        here = World(self, log=log, sets=sets)
         here.start()
         drills = self.drills(here)
         out = here.assay.directory / "out"
@@ -343,6 +350,11 @@ class Runbooks(harness.EndToEnd):
         self.assertTrue(all(run["attested"] for run in runs))
         harness.psql(here.url, f"UPDATE audit_log SET signer_kid = 'v1' WHERE sequence = {len(here.kids())}")
         self.assertEqual(here.assay.call("audit", "verify", env=here.env).code, TAMPERED, "a revoked key signs nothing any more")
+
+    def test_legal_hold(self):
+        for log in ("embedded", "kafka"):
+            with self.subTest(log=log):
+                self.rehearse("legal_hold.md", log, sets=['audit.personal.fields=["actor", "reason"]']).proves()
 
     def test_audit_integrity(self):
         for log in ("embedded", "kafka"):
