@@ -262,7 +262,16 @@ class Archive(harness.EndToEnd):
         harness.wait_until("its trouble", lambda: '"retrying"' in here.http("/ready")[1] and "No space left" in here.http("/ready")[1])
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=64m", self.archive], check=True)
-        harness.wait_until("the archive", lambda: '"archiving"' in here.http("/ready")[1])
+        def missing():
+            """Partitions whose records are not all in the archive, by the archive itself."""
+            ends = {(row["topic"], row["partition"]): row["endOffset"] for row in json.loads(here.call("lag", "-o", "json").out)
+                    if row["group"] == "assay.archive" and row["endOffset"] != "0"}
+            plan = json.loads(here.call("replay", "plan", "--from", "archive", "-o", "json").out)
+            kept = {(row["topic"], row["partition"]): row["archivedTo"] for row in plan["partitions"]}
+            return {at: end for at, end in ends.items() if kept.get(at) != end}
+
+        harness.wait_until("all of it in the archive", lambda: missing() == {}, timeout_s=40)
+        self.assertIn('"archiving"', here.http("/ready")[1])
         self.assertEqual(service.terminate()[0], 0)
         here.fold()
         self.assertTrue(here.json("replay", "plan", "--from", "archive")["whole"])
