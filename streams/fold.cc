@@ -92,6 +92,11 @@ std::string TaskMeta::encode() const {
       .set("anchors", std::move(anchors_json))
       .set("written", std::move(written_json))
       .set("upstream", std::move(upstream_json));
+  if (!earlier.empty()) {
+    Json earlier_json = Json::object();
+    for (const auto& [tp, n] : earlier) earlier_json.set(place(tp), std::to_string(n));
+    document.set("earlier", std::move(earlier_json));
+  }
   document.set("delivered", std::to_string(tally.delivered)).set("accepted", std::to_string(tally.accepted));
   document.set("unknownFields", std::to_string(tally.unknown_fields)).set("refused", std::move(refused));
   return canonical(document);
@@ -135,6 +140,8 @@ Result<TaskMeta> TaskMeta::decode(std::string_view value) {
     if (sound) meta.anchors[place(name)] = {Offset(number(text.substr(0, colon))), std::string(text.substr(colon + 1))};
   });
   members("written", [&](const std::string& name, int64_t n) { meta.written[place(name)] = n; });
+  if (document.find("earlier") != nullptr)
+    members("earlier", [&](const std::string& name, int64_t n) { meta.earlier[place(name)] = n; });
   members("upstream", [&](const std::string& name, int64_t n) { meta.upstream[name] = n; });
   meta.tally.delivered = static_cast<uint64_t>(number(document.string_or("delivered", "")));
   meta.tally.accepted = static_cast<uint64_t>(number(document.string_or("accepted", "")));
@@ -211,6 +218,13 @@ std::optional<Offset> Fold::position(const TopicPartition& tp) const {
 void Fold::set_position(const TopicPartition& tp, Offset to) {
   meta_.positions[bare(tp)] = to;
   if (to > Offset(0)) meta_.began[bare(tp)] = to;
+}
+
+void Fold::enter(const std::string& lineage) {
+  if (meta_.lineage == lineage) return;
+  CHECK(!begun_);
+  for (const auto& [tp, n] : std::exchange(meta_.written, {})) meta_.earlier[tp] += n;
+  meta_.lineage = lineage;
 }
 
 WallTime Fold::begin(WallTime now) {

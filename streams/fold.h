@@ -64,7 +64,8 @@ struct TaskMeta {
   std::map<TopicPartition, Offset> positions;  // bare names; next record to fold
   std::map<TopicPartition, Offset> began;      // bare names; first record that could be had, where that was not the very first
   std::map<TopicPartition, Anchor> anchors;    // bare names; of inputs that gave a record
-  std::map<TopicPartition, int64_t> written;   // bare names; records written to each partition so far
+  std::map<TopicPartition, int64_t> written;   // bare names; records written to each partition so far in this lineage
+  std::map<TopicPartition, int64_t> earlier;   // bare names; and in all lineages before it
   std::map<std::string, int64_t> upstream;     // "<bare tp>|<task>/<lineage>" -> last counter folded
   processors::Tally tally;                     // since the first record
 
@@ -89,6 +90,9 @@ class Fold {
  public:
   /// Loads the meta. Errors: those of the store; kCorrupt when it is damaged.
   static Result<std::unique_ptr<Fold>> open(const TaskSpec& spec, const TopicNames& names, state::Store& store);
+
+  /// Goes on as a writer of this lineage. In one that is new to the task, its counters begin at 0 again.
+  void enter(const std::string& lineage);
 
   /// Starts a commit at this instant when none is open. Returns the instant in force (never before the last one).
   WallTime begin(WallTime now);

@@ -66,7 +66,7 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
   sample.end = range.end;
   Offset from = std::max(place(sample), range.start);
   if (target.held && target.held->oldest) {
-    sample.records_behind = target.held->records + std::max<int64_t>(0, range.end - target.held->next);
+    sample.records_behind = target.held->records + std::max<int64_t>(0, log.distance(target.tp, target.held->next, range.end));
     sample.time_behind_ms = std::max<int64_t>(0, now - *target.held->oldest);
     return sample;
   }
@@ -97,7 +97,7 @@ Result<LagSample> sample_lag(Log& log, const LagTarget& target, WallTime now, co
     else if (sample.records_behind < options.count_limit)
       next = range.end;
   }
-  if (next < range.end) sample.records_behind += range.end - next;
+  if (next < range.end) sample.records_behind += log.distance(target.tp, next, range.end);
   return sample;
 }
 

@@ -144,6 +144,14 @@ class Log {
   /// What tells this log from every other one, also from one made anew under the same name. Errors: kUnreachable.
   virtual Result<std::string> cluster_id() = 0;
 
+  /// The history that records of this log belong to from now on: another one after a restore, see lineage.h.
+  virtual std::string lineage() const { return "0"; }
+  /// How many places lie between two of a partition, at most. A restored log has none between one lineage and the next.
+  virtual int64_t distance(const TopicPartition& tp, Offset from, Offset to) {
+    (void)tp;
+    return to - from;
+  }
+
   /// Creates those that do not exist; leaves the others as they are.
   virtual Result<void> create_topics(std::span<const TopicConfig> topics) = 0;
   virtual Result<std::vector<TopicConfig>> topics() = 0;

@@ -533,7 +533,7 @@ Result<int64_t> Pipeline::offsets_behind() {
     for (const TopicPartition& tp : inputs) {
       TRY_ASSIGN(OffsetRange range, log_.range(tp));
       auto it = committed.find(tp);
-      behind += range.end - (it == committed.end() ? range.start : std::min(it->second.offset, range.end));
+      behind += log_.distance(tp, it == committed.end() ? range.start : std::min(it->second.offset, range.end), range.end);
     }
   }
   return behind;

@@ -99,7 +99,7 @@ Result<Recommitted> recommit(Log& log, const TopicNames& names, const ProcessorP
   for (const TopicPartition& tp : inputs) {
     const auto were = out.were.find(tp);
     const auto mark = were == out.were.end() ? std::nullopt : std::optional(CommitMark::decode(were->second.metadata));
-    whole = whole && mark && mark->has_value() && were->second.offset == out.offsets.at(tp);
+    whole = whole && mark && mark->has_value() && were->second.offset >= out.offsets.at(tp);
     if (mark && mark->has_value() && **mark != out.mark)
       return Error{Errc::kRefused, attempt + ": the group's offset of " + to_string(tp) + " is ours and names manifest " +
                                        number((*mark)->sequence) + ", the log's last is " + number(out.mark.sequence) +
@@ -116,7 +116,8 @@ Result<Recommitted> recommit(Log& log, const TopicNames& names, const ProcessorP
   TRY(writer->commit());
   TRY_ASSIGN(const auto now, log.committed(spec.group, inputs));
   for (const TopicPartition& tp : inputs)
-    if (auto it = now.find(tp); it == now.end() || it->second != CommittedOffset{out.offsets.at(tp), out.mark.encode()})
+    if (auto it = now.find(tp);
+        it == now.end() || it->second.offset < out.offsets.at(tp) || it->second.metadata != out.mark.encode())
       return Error{Errc::kUnexpected, attempt + ": the group has something else for " + to_string(tp) + " after it"};
   return out;
 }

@@ -103,6 +103,7 @@ Result<Commit> fold_manifest(RangeReader& ranges, const TopicNames& names, Fold&
   if (manifest.sequence != fold.meta().sequence + 1)
     return Error{Errc::kParity, "folding " + manifest.task + " manifest " + std::to_string(manifest.sequence) +
                                     " again: it follows manifest " + std::to_string(fold.meta().sequence) + " of the store"};
+  fold.enter(manifest.lineage);
   fold.begin(manifest.instant);
   for (const InputRange& range : manifest.ranges) {
     const TopicPartition tp{names.full(range.tp.topic), range.tp.partition};

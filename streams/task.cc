@@ -229,6 +229,7 @@ Result<void> Task::open(const std::atomic<bool>& stop) {
   if (!recovered) return halted(recovered.error());
   const Evidence evidence = std::move(*recovered);
   if (stop) return {};
+  fold_->enter(log_.lineage());
 
   // Inputs that were never folded.
   for (const auto& [tp, range] : evidence.inputs) {

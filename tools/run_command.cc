@@ -305,8 +305,9 @@ Result<Json> account(const Settings& settings, streams::Log& log) {
       sum.delivered += meta.tally.delivered;
       sum.accepted += meta.tally.accepted;
       for (size_t r = 0; r < kReasonCount; ++r) sum.refused[r] += meta.tally.refused[r];
-      for (const auto& [tp, n] : meta.written)
-        if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
+      for (const auto* written : {&meta.written, &meta.earlier})
+        for (const auto& [tp, n] : *written)
+          if (tp.topic == dlq_of(topic_spec(Topic::kReports).name)) dead_written += n;
     }
   }
   uint64_t filtered = 0, dead = 0;
