@@ -53,5 +53,6 @@ inline constexpr std::string_view kHeaderWriter = "assay-writer";  // "<task>/<l
 inline constexpr std::string_view kHeaderReason = "assay-reason";  // dead letters: reason code
 inline constexpr std::string_view kHeaderDetail = "assay-detail";  // dead letters: one sentence
 inline constexpr std::string_view kHeaderSource = "assay-source";  // dead letters: "<topic>/<partition>/<offset>"
+inline constexpr std::string_view kHeaderPlace = "assay-place";    // restored records: where they stood first, see streams/lineage.h
 
 }  // namespace assay::schemas

@@ -6,6 +6,7 @@
 
 #include "streams/embedded_log.h"
 #include "streams/kafka_log.h"
+#include "streams/lineage_log.h"
 #include "tools/projection.h"
 #include "tools/session.h"
 
@@ -23,6 +24,12 @@ bool records_are_held(const Settings& settings) {
 
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
                                                const MemoryShares* shares, const std::string& client_id) {
+  TRY_ASSIGN(auto log, open_plain_log(settings, access, stopping, shares, client_id));
+  return streams::follow_lineage(std::move(log), settings.topics.prefix);
+}
+
+Result<std::unique_ptr<streams::Log>> open_plain_log(const Settings& settings, LogAccess access, const std::atomic<bool>* stopping,
+                                                     const MemoryShares* shares, const std::string& client_id) {
   if (!settings.kafka.brokers.empty()) {
     streams::KafkaLogOptions options;
     options.brokers = settings.kafka.brokers;

@@ -18,10 +18,17 @@ enum class LogAccess {
 /// Opens Kafka when brokers are set, else the embedded log in DIR/log (created with its directory for kReadWrite).
 /// `stopping`, when given, is set when the process is to end: then nothing on the log is waited for much longer.
 /// `shares`, when given, are what readers and writers of all tasks together may hold. `client_id` names the process to the broker.
-/// Errors: kRefused when another process holds the directory; kUnreachable; kIncomplete (kRead, nothing there yet).
+/// A log that was restored is given with the places of its first lineage.
+/// Errors: kRefused when another process holds the directory, or a restore of the log is not through; kUnreachable; kIncomplete
+/// (kRead, nothing there yet).
 Result<std::unique_ptr<streams::Log>> open_log(const Settings& settings, LogAccess access,
                                                const std::atomic<bool>* stopping = nullptr, const MemoryShares* shares = nullptr,
                                                const std::string& client_id = "assay");
+
+/// The same without what a restore says of its places: for the restore itself. Errors: as open_log.
+Result<std::unique_ptr<streams::Log>> open_plain_log(const Settings& settings, LogAccess access,
+                                                     const std::atomic<bool>* stopping = nullptr,
+                                                     const MemoryShares* shares = nullptr, const std::string& client_id = "assay");
 
 /// The topics that these settings ask for.
 std::vector<streams::TopicConfig> configured_topics(const Settings& settings);
