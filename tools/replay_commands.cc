@@ -18,6 +18,7 @@
 #include "tools/progress.h"
 #include "tools/projection.h"
 #include "tools/replay_source.h"
+#include "tools/restore.h"
 #include "tools/session.h"
 
 namespace assay::tools {
@@ -26,7 +27,8 @@ namespace {
 struct Flags {
   std::string from = "log", into, until, signers, rebuilt_database;
   std::vector<std::string> only;
-  int64_t rate = 0, threads = 0;
+  int64_t rate = 0, threads = 0, lineage = 0;
+  bool into_log = false;
 };
 
 Json task_rows(const std::vector<replay::ReplayedTask>& tasks) {
@@ -159,7 +161,15 @@ Result<int> run(Context& context, const Flags& flags) {
   TRY(streams::configure_logging({.level = streams::LogLevel::kWarning}));
   auto lock = streams::DirectoryLock::take(flags.into);
   if (!lock) return Error{Errc::kRefused, "replaying into " + flags.into + ": " + lock.error().message};
-  TRY_ASSIGN(const auto log, open_replay_source(context.settings, flags.from, flags.signers));
+  std::optional<replay::Restored> restored;
+  std::unique_ptr<streams::Log> log;
+  if (flags.into_log) {
+    TRY_ASSIGN(restored, restore_into_log(context, {flags.from, flags.signers, flags.lineage, flags.threads}));
+    // What was restored is what is folded: it comes to the same digests, or this fails.
+    TRY_ASSIGN(log, open_log(context.settings, LogAccess::kRead));
+  } else {
+    TRY_ASSIGN(log, open_replay_source(context.settings, flags.from, flags.signers));
+  }
   Progress progress("replay", "records", context);
   TRY_ASSIGN(auto options, replay_options(context, flags, progress));
   auto stores = [&](const std::string& task) -> Result<std::shared_ptr<state::Store>> {
@@ -174,7 +184,10 @@ Result<int> run(Context& context, const Flags& flags) {
     TRY_ASSIGN(const Offset end, replay::chain_end(*log, options, tasks));
     TRY(rebuild_audit(context.settings, *log, flags.into, end));
   }
-  context.out << render_rows(task_rows(tasks).as_array(), context.format);
+  if (restored)
+    print_restored(context, *restored, task_rows(tasks));
+  else
+    context.out << render_rows(task_rows(tasks).as_array(), context.format);
   return 0;
 }
 
@@ -296,10 +309,13 @@ void register_replay(Command& root) {
   running.example("assay replay run --from log --into rebuilt")
       .example("assay replay run --from archive:/var/lib/assay/archive --into rebuilt")
       .example("assay replay run --from archive --only agent=vm-17 --into vm-17")
+      .example("assay --brokers NEW replay run --from archive:/mnt/archive --into-log --into /var/lib/assay")
       .option("--from", flags->from, kFromHelp)
       .option("--signers", flags->signers, kSignersHelp)
       .option("--into", flags->into, "Fresh directory for stores and audit files")
       .required()
+      .flag("--into-log", flags->into_log, "First restore the archive's topics into the log of the settings, which must be empty")
+      .option("--lineage", flags->lineage, "Number of the lineage that --into-log opens; 0: the one after the archive's")
       .option("--only", flags->only,
               "Only this task (scoring-3), processor (scoring) or agent (agent=ID), and no audit rows; may be given often")
       .option("--until", flags->until, kUntilHelp)
