@@ -1,7 +1,10 @@
 // The rules a processor decides by, folded from config.v1 and kept as rows, so that a restart decides as the log said.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "processors/processor.h"
@@ -17,6 +20,8 @@ class FoldedRules {
 
   const Rules& operator*() const { return rules_; }
   const Rules* operator->() const { return &rules_; }
+  /// Of the rules of a kept kind, as rules_version() gives it.
+  const std::string& version(ConfigKind kind) const;
 
   /// Folds one record of config.v1, counts it, and says which kept kind it set (nothing: another kind, or a dead letter).
   std::optional<ConfigKind> fold(const Input& input, Outputs& outputs);
@@ -28,6 +33,8 @@ class FoldedRules {
   Rows& rows_;
   std::vector<ConfigKind> kinds_;
   Rules rules_ = default_rules();
+  std::map<ConfigKind, std::shared_ptr<const ConfigEvent>> events_;  // that set them; a kind without one is at its defaults
+  void take(std::shared_ptr<const ConfigEvent> event);
 };
 
 }  // namespace assay::processors

@@ -40,7 +40,7 @@ const std::vector<ConfigKind>& Scoring::config_kinds() {
 }
 
 Scoring::Scoring(Rows& rows, ScoringOptions options)
-    : rows_(rows), options_(options), rules_(rows, config_kinds()), rules_version_(rules_version(*rules_, ConfigKind::kScoring)) {}
+    : rows_(rows), options_(options), rules_(rows, config_kinds()), rules_version_(rules_.version(ConfigKind::kScoring)) {}
 
 AgentState& Scoring::agent(std::string_view id) {
   if (last_agent_ != nullptr && last_agent_->id == id) return *last_agent_;
@@ -71,7 +71,7 @@ void Scoring::dead_letter(const Input& input, Reason reason, std::string detail,
 void Scoring::process(const Input& input, Outputs& outputs) {
   if (input.topic == Topic::kConfig) {
     if (rules_.fold(input, outputs)) {
-      rules_version_ = rules_version(*rules_, ConfigKind::kScoring);
+      rules_version_ = rules_.version(ConfigKind::kScoring);
       ++rules_epoch_;
     }
     return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <set>
 
 #include "schemas/hash.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr double kMaxBound = 1e12;  // the largest metric value there is
 constexpr size_t kMaxNameBytes = 256;
+constexpr size_t kKnownEventsMax = 32;  // there are five kinds, and rules change rarely
 
 void read_scoring(Members& body, ScoringRules& scoring) {
   body.duration("grace", scoring.grace_ms);
@@ -289,6 +291,26 @@ Result<ConfigKind> parse_kind(std::string_view name) {
 
 std::string version_of(const Json& body) { return to_hex(as_bytes(sha256(canonical(body)))).substr(0, 12); }
 
+Result<ConfigEvent> parse_event(std::string_view value) {
+  TRY_ASSIGN(Json event, parse_json(value));
+  ConfigEvent out;
+  TRY_ASSIGN(out.kind, parse_kind(event.string_or("kind", "")));
+  const std::string attempt = "config event " + std::string(config_kind_name(out.kind)) + ": ";
+  const Json* body = event.find("body");
+  if (body == nullptr) return Error{Errc::kCorrupt, attempt + "it has no body"};
+  // The version vouches for the body: an event that somebody edited must not become a rule under the old name.
+  if (std::string version = version_of(*body); event.string_or("version", "") != version)
+    return Error{Errc::kCorrupt,
+                 attempt + "the body's version is " + version + ", the event says " + quoted(event.string_or("version", ""))};
+  // An event is the whole of its kind, so what it leaves out is the default and not what stood before.
+  if (auto problems = apply_members(*body, out.kind, out.rules); !problems.empty())
+    return Error{Errc::kCorrupt, attempt + joined(problems)};
+  if (auto problems = find_problems(out.rules); !problems.empty()) return Error{Errc::kCorrupt, attempt + joined(problems)};
+  out.version = rules_version(out.rules, out.kind);
+  out.text = encode_config_event(out.rules, out.kind);
+  return out;
+}
+
 }  // namespace
 
 std::string_view window_name(Window w) { return w == Window::k1h ? "1h" : w == Window::k24h ? "24h" : "7d"; }
@@ -383,40 +405,45 @@ std::string encode_config_event(const Rules& rules, ConfigKind kind) {
       Json::object().set("kind", config_kind_name(kind)).set("version", std::move(version)).set("body", std::move(body)));
 }
 
-Result<ConfigKind> fold_config_event(std::string_view value, Rules& rules) {
-  TRY_ASSIGN(Json event, parse_json(value));
-  TRY_ASSIGN(ConfigKind kind, parse_kind(event.string_or("kind", "")));
-  const Json* body = event.find("body");
-  if (body == nullptr) return Error{Errc::kCorrupt, "config event " + std::string(config_kind_name(kind)) + ": it has no body"};
-  // The version vouches for the body: an event that somebody edited must not become a rule under the old name.
-  if (std::string version = version_of(*body); event.string_or("version", "") != version)
-    return Error{Errc::kCorrupt, "config event " + std::string(config_kind_name(kind)) + ": the body's version is " + version +
-                                     ", the event says " + quoted(event.string_or("version", ""))};
-  // An event is the whole of its kind, so what it leaves out is the default and not what stood before.
-  Rules fresh, folded = rules;
-  if (auto problems = apply_members(*body, kind, fresh); !problems.empty())
-    return Error{Errc::kCorrupt, "config event " + std::string(config_kind_name(kind)) + ": " + joined(problems)};
-  if (auto problems = find_problems(fresh); !problems.empty())
-    return Error{Errc::kCorrupt, "config event " + std::string(config_kind_name(kind)) + ": " + joined(problems)};
+void set_rules(const Rules& from, ConfigKind kind, Rules& rules) {
   switch (kind) {
     case ConfigKind::kScoring:
-      folded.scoring = std::move(fresh.scoring);
+      rules.scoring = from.scoring;
       break;
     case ConfigKind::kPromotion:
-      folded.promotion = std::move(fresh.promotion);
+      rules.promotion = from.promotion;
       break;
     case ConfigKind::kPolicy:
-      folded.policy = std::move(fresh.policy);
+      rules.policy = from.policy;
       break;
     case ConfigKind::kAllocation:
-      folded.allocation = std::move(fresh.allocation);
+      rules.allocation = from.allocation;
       break;
     case ConfigKind::kKeys:
-      folded.keys = std::move(fresh.keys);
+      rules.keys = from.keys;
       break;
   }
-  rules = std::move(folded);
-  return kind;
+}
+
+Result<std::shared_ptr<const ConfigEvent>> read_config_event(std::string_view value) {
+  static std::mutex mutex;
+  static std::map<std::string, std::shared_ptr<const ConfigEvent>, std::less<>> known;
+  {
+    std::lock_guard lock(mutex);
+    if (auto found = known.find(value); found != known.end()) return found->second;
+  }
+  TRY_ASSIGN(ConfigEvent event, parse_event(value));
+  auto read = std::make_shared<const ConfigEvent>(std::move(event));
+  std::lock_guard lock(mutex);
+  if (known.size() >= kKnownEventsMax) known.clear();
+  known.emplace(value, read);
+  return read;
+}
+
+Result<ConfigKind> fold_config_event(std::string_view value, Rules& rules) {
+  TRY_ASSIGN(const auto event, read_config_event(value));
+  set_rules(event->rules, event->kind, rules);
+  return event->kind;
 }
 
 std::vector<ConfigProblem> find_problems(const Rules& rules) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -134,6 +135,18 @@ std::string rules_version(const Rules& rules, ConfigKind kind);
 
 /// A config.v1 value: {"kind","version","body"} in canonical form.
 std::string encode_config_event(const Rules& rules, ConfigKind kind);
+/// A config.v1 value as it is understood.
+struct ConfigEvent {
+  ConfigKind kind = ConfigKind::kScoring;
+  Rules rules;          // of that kind; the others are the struct's defaults
+  std::string version;  // of the rules
+  std::string text;     // the event as encode_config_event() writes it: equal rules are equal texts, however they were spelled
+};
+/// Reads a config.v1 value. What was read last is kept, for every task of a process folds the same events at its start.
+/// Thread-safe. Errors: kCorrupt.
+Result<std::shared_ptr<const ConfigEvent>> read_config_event(std::string_view value);
+/// Sets the rules of one kind.
+void set_rules(const Rules& from, ConfigKind kind, Rules& rules);
 /// Folds one config.v1 value into `rules` and says which kind it was. Errors: kCorrupt; `rules` is then unchanged.
 Result<ConfigKind> fold_config_event(std::string_view value, Rules& rules);
 

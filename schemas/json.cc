@@ -9,6 +9,8 @@
 
 namespace assay::schemas {
 
+constexpr size_t kMembers = 8;  // of an object, as most have or fewer: room for them at once
+
 const Json* Json::find(std::string_view key) const {
   if (!is_object()) return nullptr;
   for (const auto& [name, value] : as_object())
@@ -38,7 +40,9 @@ Json& Json::set(std::string_view key, Json value) {
       old = std::move(value);
       return *this;
     }
-  as_object().emplace_back(std::string(key), std::move(value));
+  Object& members = as_object();
+  if (members.empty()) members.reserve(kMembers);
+  members.emplace_back(std::string(key), std::move(value));
   return *this;
 }
 

@@ -9,6 +9,7 @@ namespace assay::schemas {
 namespace {
 
 constexpr int kMaxDepth = 64;
+constexpr size_t kMembers = 8;  // of an object, as most have or fewer: room for them at once
 
 Error refused(const std::string& what) { return Error{Errc::kCorrupt, "parse JSON: " + what}; }
 
@@ -32,6 +33,7 @@ Result<Json> read(JsonScanner& scan);
 Result<Json> read_object(JsonScanner& scan) {
   Json::Object out;
   for (bool more = scan.begin_object(); more; more = scan.next_member()) {
+    if (out.empty()) out.reserve(kMembers);
     if (!scan.name().clean()) return refused("a member name is not Unicode before byte " + std::to_string(scan.position()));
     out.emplace_back(std::string(scan.name().bytes), Json());
     TRY_ASSIGN(out.back().second, read(scan));
