@@ -3,8 +3,8 @@
 namespace assay::streams {
 namespace {
 
-constexpr Milliseconds kWait{1000};
-constexpr int kWaitsMax = 60;  // a log that says nothing for a minute is not there
+constexpr Milliseconds kWait{200};
+constexpr int kWaitsMax = 300;  // a log that says nothing for a minute is not there
 constexpr size_t kBatch = 1000;
 
 }  // namespace
@@ -21,7 +21,7 @@ Result<std::map<TopicPartition, Offset>> read_to_end(
 
 Result<std::map<TopicPartition, Offset>> read_ranges(
     Log& log, const std::map<TopicPartition, OffsetRange>& ranges,
-    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take) {
+    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take, const std::atomic<bool>* stop) {
   std::map<TopicPartition, Offset> places, ends, from;
   for (const auto& [tp, range] : ranges) {
     places[tp] = range.start;
@@ -34,6 +34,7 @@ Result<std::map<TopicPartition, Offset>> read_ranges(
   TRY_ASSIGN(auto reader, log.open_reader(from));
   int waits = 0;
   while (!ends.empty()) {
+    if (stop != nullptr && *stop) return Error{Errc::kAborted, "reading " + to_string(ends.begin()->first) + ": stopped"};
     TRY_ASSIGN(std::optional<Fetch> fetch, reader->poll(kWait, kBatch));
     if (!fetch) {
       if (++waits == kWaitsMax)

@@ -2,6 +2,7 @@
 // just the records that somebody has to look at.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <vector>
@@ -18,9 +19,10 @@ Result<std::map<TopicPartition, Offset>> read_to_end(
     const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take);
 
 /// The same for given ranges, which may be empty. A record that is not there (a marker, a compacted one) is passed over.
+/// `stop`, where given, ends a wait for the log. Errors: kAborted when stopped.
 Result<std::map<TopicPartition, Offset>> read_ranges(
     Log& log, const std::map<TopicPartition, OffsetRange>& ranges,
-    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take);
+    const std::function<Result<bool>(const TopicPartition&, const RecordView&)>& take, const std::atomic<bool>* stop = nullptr);
 
 /// Every partition of a topic. Errors: kNotFound.
 Result<std::vector<TopicPartition>> partitions_of(Log& log, const std::string& topic);

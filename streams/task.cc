@@ -11,13 +11,17 @@ namespace assay::streams {
 namespace {
 
 /// Hash of the manifest that stands at one place; nothing when none does.
-Result<std::optional<std::string>> manifest_hash_at(Log& log, const TopicPartition& tp, OffsetRange there, Offset at) {
+Result<std::optional<std::string>> manifest_hash_at(Log& log, const TopicPartition& tp, OffsetRange there, Offset at,
+                                                    const std::atomic<bool>& stop) {
   std::optional<std::string> hash;
   if (at < there.start || at >= there.end) return hash;
-  TRY(read_ranges(log, {{tp, {at, at + 1}}}, [&](const TopicPartition&, const RecordView& record) -> Result<bool> {
-    hash = Manifest::hash(record.value.value_or(""));
-    return true;
-  }));
+  TRY(read_ranges(
+      log, {{tp, {at, at + 1}}},
+      [&](const TopicPartition&, const RecordView& record) -> Result<bool> {
+        hash = Manifest::hash(record.value.value_or(""));
+        return true;
+      },
+      &stop));
   return hash;
 }
 
@@ -63,7 +67,8 @@ Error halted(const Error& error) {
 /// each record, and nobody who keeps up ever sees that.
 constexpr int kBacklogIntervals = 10;
 
-constexpr size_t kChunkRecords = 16;  // folded between two looks at what the commit holds
+constexpr size_t kChunkRecords = 16;        // folded between two looks at what the commit holds
+constexpr Milliseconds kShowsWithin{5000};  // a decided transaction, everywhere
 
 }  // namespace
 
@@ -93,25 +98,31 @@ std::vector<TopicPartition> Task::inputs() const {
   return out;
 }
 
-Result<Evidence> Task::gather() {
+Result<Evidence> Task::gather(const std::atomic<bool>& stop) {
   const std::vector<TopicPartition> of = inputs();
   const TopicPartition manifests{names_.full(Topic::kManifests), spec_.manifest_partition};
   // Looked at first: a manifest that stands there now is committed with its offsets before those are read.
   TRY_ASSIGN(OffsetRange before, log_.range(manifests));
   TRY_ASSIGN(auto committed, log_.committed(spec_.group, of));
-  for (;;) {
-    TRY_ASSIGN(Evidence evidence, gather(of, committed, before.end));
+  for (const Milliseconds until = runtime_.uptime() + kShowsWithin;;) {
+    TRY_ASSIGN(Evidence evidence, gather(of, committed, before.end, stop));
     if (!is_halt(decide(evidence).outcome)) return evidence;
     // The owner, or a newer one, may have committed in between: what looks torn then is only two moments of one log.
     TRY_ASSIGN(before, log_.range(manifests));
     TRY_ASSIGN(auto now, log_.committed(spec_.group, of));
-    if (now == committed) return evidence;
+    if (now == committed) {
+      // Nor has anybody waited for a follower until the last commit shows everywhere, as a writer does that is opened.
+      if (writer_ != nullptr || stop || runtime_.uptime() >= until) return evidence;
+      TRY_ASSIGN(const Offset written, log_.written(manifests));
+      if (before.end >= written) return evidence;
+      runtime_.sleep(Milliseconds(20));
+    }
     committed = std::move(now);
   }
 }
 
 Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs, const std::map<TopicPartition, CommittedOffset>& committed,
-                              Offset manifests_end) {
+                              Offset manifests_end, const std::atomic<bool>& stop) {
   Evidence e;
   const TaskMeta& meta = fold_->meta();
   e.stored_sequence = meta.sequence;
@@ -140,31 +151,34 @@ Result<Evidence> Task::gather(const std::vector<TopicPartition>& inputs, const s
     look[manifests] = {there.start, std::min(there.end, manifests_end)};
   else if (last >= there.start && last < there.end)
     look[manifests] = {last, std::max(last + 1, std::min(there.end, manifests_end))};
-  TRY(read_ranges(log_, look, [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
-    if (tp != manifests)
-      anchors.take(tp, record);
-    else if (record.offset == last)
-      e.last_manifest_hash = Manifest::hash(record.value.value_or(""));
-    else
-      e.later_manifest = true;
-    return true;
-  }));
+  TRY(read_ranges(
+      log_, look,
+      [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
+        if (tp != manifests)
+          anchors.take(tp, record);
+        else if (record.offset == last)
+          e.last_manifest_hash = Manifest::hash(record.value.value_or(""));
+        else
+          e.later_manifest = true;
+        return true;
+      },
+      &stop));
   if (auto other = anchors.other()) {
     e.anchor = AnchorFound::kOther;
     e.anchor_place = *other;
   } else if (anchors.any()) {
     e.anchor = AnchorFound::kSame;
   }
-  if (e.mark && meta.sequence != e.mark->sequence) TRY(find_base(e, manifests, there));
+  if (e.mark && meta.sequence != e.mark->sequence) TRY(find_base(e, manifests, there, stop));
   return e;
 }
 
 /// What a store that does not stand at the mark can start from.
-Result<void> Task::find_base(Evidence& e, const TopicPartition& manifests, OffsetRange there) {
+Result<void> Task::find_base(Evidence& e, const TopicPartition& manifests, OffsetRange there, const std::atomic<bool>& stop) {
   if (fold_->meta().sequence > 0) {
-    TRY_ASSIGN(e.stored_manifest_in_log, manifest_hash_at(log_, manifests, there, fold_->meta().manifest_offset));
+    TRY_ASSIGN(e.stored_manifest_in_log, manifest_hash_at(log_, manifests, there, fold_->meta().manifest_offset, stop));
   } else {
-    ManifestReader reader(log_, names_, spec_, 0, there);
+    ManifestReader reader(log_, names_, spec_, 0, there, &stop);
     TRY_ASSIGN(auto first, reader.next());
     if (first)
       for (const InputRange& range : first->manifest.ranges)
@@ -174,13 +188,16 @@ Result<void> Task::find_base(Evidence& e, const TopicPartition& manifests, Offse
   for (const state::Checkpoint& copy : copies) {
     auto meta = TaskMeta::decode(copy.note);
     if (!meta || meta->sequence > e.mark->sequence || bad_checkpoints_.contains(copy.sequence)) continue;
-    TRY_ASSIGN(const auto hash, manifest_hash_at(log_, manifests, there, meta->manifest_offset));
+    TRY_ASSIGN(const auto hash, manifest_hash_at(log_, manifests, there, meta->manifest_offset, stop));
     if (hash != meta->manifest_hash) continue;
     Anchors anchors(*meta, names_, e.inputs);
-    TRY(read_ranges(log_, anchors.ranges(), [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
-      anchors.take(tp, record);
-      return true;
-    }));
+    TRY(read_ranges(
+        log_, anchors.ranges(),
+        [&](const TopicPartition& tp, const RecordView& record) -> Result<bool> {
+          anchors.take(tp, record);
+          return true;
+        },
+        &stop));
     if (anchors.other()) continue;
     e.checkpoint = KnownCheckpoint{copy.sequence, input_positions(*meta)};
     break;
@@ -199,7 +216,10 @@ std::map<TopicPartition, Offset> Task::input_positions(const TaskMeta& meta) con
 Result<Evidence> Task::recover(const std::atomic<bool>& stop) {
   for (;;) {
     TRY(open_fold());
-    TRY_ASSIGN(Evidence evidence, gather());
+    auto gathered = gather(stop);
+    if (stop) return Evidence();  // what it missed for that is no error
+    if (!gathered) return gathered.error();
+    Evidence evidence = std::move(*gathered);
     const Decision decision = decide(evidence);
     if (events_.recovered) events_.recovered(spec_, decision.outcome, decision.detail);
     if (is_halt(decision.outcome))
@@ -467,6 +487,7 @@ Result<std::optional<CommitMark>> Task::read_mark() {
 Result<void> Task::follow_on_store(const std::atomic<bool>& stop) {
   while (!stop) {
     TRY(recover(stop));
+    if (stop) return {};
     TRY_ASSIGN(ManifestReader manifests, next_manifests(stop));
     RangeReader ranges(log_, &stop);
     while (!stop) {

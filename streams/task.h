@@ -98,13 +98,13 @@ class Task {
   Result<void> open(const std::atomic<bool>& stop);         // fence, recover, open the reader; a stop leaves it half done
   Result<Evidence> recover(const std::atomic<bool>& stop);  // what the table says, until the store stands at the mark or `stop`
   Result<void> open_fold();
-  Result<Evidence> gather();
+  Result<Evidence> gather(const std::atomic<bool>& stop);
   Result<Evidence> gather(const std::vector<TopicPartition>& inputs, const std::map<TopicPartition, CommittedOffset>& committed,
-                          Offset manifests_end);
+                          Offset manifests_end, const std::atomic<bool>& stop);
   std::vector<TopicPartition> inputs() const;
   Result<std::optional<CommitMark>> read_mark();
   Result<ManifestReader> next_manifests(const std::atomic<bool>& stop);
-  Result<void> find_base(Evidence& evidence, const TopicPartition& manifests, OffsetRange there);
+  Result<void> find_base(Evidence& evidence, const TopicPartition& manifests, OffsetRange there, const std::atomic<bool>& stop);
   std::map<TopicPartition, Offset> input_positions(const TaskMeta& meta) const;
   Result<void> restore(const Evidence& evidence);
   Result<void> replace_store(std::string_view aside, std::optional<int64_t> checkpoint, std::string why);
