@@ -40,6 +40,35 @@ Wrong check_digests(const SimRemains& remains, const processors::ScoringOptions&
   return std::nullopt;
 }
 
+/// Whatever lies on a disk is what a manifest of the log says: the copies that were kept warm, and what owners of before left
+/// behind.
+Wrong check_others(const SimRemains& remains, const processors::ScoringOptions& scoring) {
+  const auto plans = streams::topology(remains.names, scoring);
+  for (const auto& [task, store] : remains.others) {
+    auto spec = streams::find_task(plans, remains.names, task);
+    CHECK(spec.has_value());
+    auto meta = streams::read_meta(*store);
+    auto digest = streams::recompute_digest(*store, *spec);
+    if (!meta || !digest) return "a copy of " + task + " cannot be read";
+    const std::string which = "the copy of " + task + " at manifest " + std::to_string(meta->sequence);
+    if (meta->digest != *digest) return which + " has digest " + meta->digest.hex() + ", its rows have " + digest->hex();
+    if (auto wrong = check_counters(task, *spec, *meta)) return wrong;
+    if (remains.damaged || remains.torn || meta->sequence == 0) continue;
+    const TopicPartition manifests{remains.names.full(Topic::kManifests), spec->manifest_partition};
+    std::optional<std::string> hash;
+    auto read = streams::read_ranges(remains.log, {{manifests, {meta->manifest_offset, meta->manifest_offset + 1}}},
+                                     [&](const TopicPartition&, const RecordView& record) -> Result<bool> {
+                                       hash = streams::Manifest::hash(record.value.value_or(""));
+                                       return true;
+                                     });
+    if (!read || hash != meta->manifest_hash) return which + " stands at no manifest of the log";
+    if (auto owner = remains.stores.find(task); owner != remains.stores.end())
+      if (auto last = streams::read_meta(*owner->second); !last || last->sequence < meta->sequence)
+        return which + " is ahead of its owner";
+  }
+  return std::nullopt;
+}
+
 Wrong check_instants(const SimRemains& remains, const processors::ScoringOptions& scoring) {
   for (const streams::ProcessorPlan& plan : streams::topology(remains.names, scoring))
     for (int32_t p = 0; p < plan.task_count(remains.names); ++p) {
@@ -127,6 +156,7 @@ Wrong check_chain(const SimRemains& remains) {
 
 std::optional<std::string> check_remains(const SimRemains& remains, const processors::ScoringOptions& scoring) {
   if (auto wrong = check_digests(remains, scoring)) return wrong;
+  if (auto wrong = check_others(remains, scoring)) return wrong;
   if (auto wrong = check_chain(remains)) return wrong;
   if (remains.damaged) return std::nullopt;
   if (auto wrong = check_instants(remains, scoring)) return wrong;

@@ -48,6 +48,11 @@ class World {
     pipeline_.retry_min = Milliseconds(50);
     pipeline_.retry_max = Milliseconds(600);
     static_members_ = dice_.chance(500);
+    SimDice warm(options.seed ^ 0x57a2d);  // dice of their own: where there are none, all is as it would be without
+    const int copies = nodes == 1 || warm.chance(500) ? 0 : warm.chance(800) ? 1 : 2;
+    pipeline_.standbys = options.standbys.value_or(copies);
+    pipeline_.standby_look = Milliseconds(warm.between(1, 8) * 40);
+    pipeline_.task.follow_interval = Milliseconds(warm.between(1, 6) * 40);
     plan_ = FaultPlan::make(options.seed, options.faults, nodes, kFaultsEnd);
     for (size_t n = 0; n < nodes; ++n) nodes_.push_back(std::make_unique<Node>(options.seed * 8 + n));
   }
@@ -59,6 +64,7 @@ class World {
 
   SimOutcome run() {
     const uint64_t errors_before = streams::errors_logged();
+    const double takeovers_before = counted(streams::Metric::kStandbyTakeovers);
     bool finished = false;
     referee_.spawn([&] {
       referee();
@@ -66,6 +72,8 @@ class World {
     });
     if (!scheduler_.run([&] { return finished; })) fail("the run stands still: somebody spins, or everybody waits for nobody");
     if (outcome_.struck.empty() && streams::errors_logged() != errors_before) fail("an error was logged though nothing went wrong");
+    if (const double n = counted(streams::Metric::kStandbyTakeovers) - takeovers_before; n > 0)
+      outcome_.reached["takeover of a copy"] = static_cast<int64_t>(n);
     outcome_.took = scheduler_.uptime();
     outcome_.steps = scheduler_.steps();
     return std::move(outcome_);
@@ -534,6 +542,7 @@ class World {
       if (node->life != nullptr)
         for (const streams::TaskView& task : node->life->pipeline->tasks()) owned.insert(task.name);
     }
+    done = copies_are_warm() && done;
     // What a member of before holds that the group has not given up yet, whoever is there cannot have.
     size_t unowned = 1 - owned.erase("audit-0");
     auto ask = [&](const TopicPartition& tp, Offset at) {
@@ -560,6 +569,43 @@ class World {
     return done && unowned == 0 && !database_.signed_state;
   }
 
+  /// Whether each task has as many copies as members of its group can keep, all of them where its last commit is. Where something
+  /// is gone for good, a copy may have no way to get there.
+  bool copies_are_warm() {
+    if (pipeline_.standbys == 0 || !torn_.empty() || !truncated_.empty() || !retained_.empty()) return true;
+    std::map<std::string, std::vector<int64_t>> standing;  // by task
+    for (const auto& node : nodes_)
+      if (node->life != nullptr)
+        for (const streams::StandbyView& copy : node->life->pipeline->standbys()) standing[copy.task].push_back(copy.sequence);
+    for (const streams::ProcessorPlan& plan : streams::topology(names_, pipeline_.scoring)) {
+      const auto members = admin_log_->members(plan.group);
+      CHECK(members.has_value());
+      const auto inputs = plan.input_partitions(names_);
+      const auto committed = admin_log_->committed(plan.group, inputs);
+      if (!committed) return false;
+      for (int32_t p = 0; p < plan.task_count(names_); ++p) {
+        const streams::TaskSpec task = plan.task(p);
+        const auto [topic, partition] = task.inputs.front();
+        auto commit = committed->find({names_.full(topic), partition});
+        int64_t last = -1;  // manifest that is committed
+        if (commit != committed->end())
+          if (auto mark = streams::CommitMark::decode(commit->second.metadata)) last = mark->sequence;
+        const auto& copies = standing[task.name];
+        if (copies.size() != streams::standbys_of(*members, p, plan.task_count(names_), pipeline_.standbys).size()) return false;
+        if (last >= 0 && std::ranges::count(copies, last) != std::ssize(copies)) return false;
+      }
+    }
+    return true;
+  }
+
+  /// Of all tasks, in all runs so far.
+  double counted(streams::Metric counter) const {
+    double n = 0;
+    for (const streams::ProcessorPlan& plan : streams::topology(names_, pipeline_.scoring))
+      for (int32_t p = 0; p < plan.task_count(names_); ++p) n += metrics_.value(counter, {plan.task(p).name});
+    return n;
+  }
+
   std::vector<streams::TaskView> halts() const {
     std::vector<streams::TaskView> out;
     for (const auto& node : nodes_)
@@ -583,7 +629,12 @@ class World {
         if (task.store != nullptr && !stores.emplace(task.name, task.store).second) fail(task.name + " has two owners");
     stop_all([&] {
       for (const TopicPartition& tp : retained_) cluster_.undelete(tp);
-      const SimRemains remains{*admin_log_, names_, stores, database_, !torn_.empty(), outcome_.halted || !truncated_.empty()};
+      std::vector<std::pair<std::string, std::shared_ptr<state::Store>>> others;
+      for (const auto& node : nodes_)
+        for (const std::string& task : node->disk.tasks())
+          if (auto store = node->disk.open(task, [] {}); store) others.emplace_back(task, std::move(*store));
+      const bool damaged = outcome_.halted || !truncated_.empty();
+      const SimRemains remains{*admin_log_, names_, stores, others, database_, !torn_.empty(), damaged};
       if (auto wrong = check_remains(remains, pipeline_.scoring)) return fail(*wrong);
       if (judge_)
         if (auto wrong = judge_(remains)) fail(*wrong);

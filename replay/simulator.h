@@ -41,9 +41,11 @@ struct SimRemains {
   streams::Log& log;
   const streams::TopicNames& names;
   const std::map<std::string, std::shared_ptr<state::Store>>& stores;  // of the owners of the tasks
+  const std::vector<std::pair<std::string, std::shared_ptr<state::Store>>>&
+      others;  // by task: copies, and what owners of before left
   const SimDatabase& database;
-  bool torn = false;     // a transaction was torn, so that a writer may have written records a second time
-  bool damaged = false;  // records were lost for good, or a task halted by name: only what always holds can be asked for
+  bool torn = false;            // a transaction was torn, so that a writer may have written records a second time
+  bool damaged = false;         // records were lost for good, or a task halted by name: only what always holds can be asked for
 };
 
 /// Says what is wrong with what a run left behind, or nothing.
@@ -53,6 +55,7 @@ struct SimOptions {
   uint64_t seed = 0;
   FaultMask faults = kAllFaults;
   std::optional<std::set<FaultEvent>> only = {};  // of those that the seed chose; nothing: all
+  std::optional<int> standbys = {};               // copies of each store; nothing: the seed decides
   bool trace = false;
 };
 

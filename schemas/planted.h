@@ -16,6 +16,7 @@ enum class Bug : uint8_t {
   kFullDiskIgnored,
   kOffsetOffByOne,      // of the place where a restart goes on
   kSequenceNotChecked,  // a store that is behind goes on from where it stands
+  kPromotedEarly,       // a copy goes on from where it stands when it is taken over
   kSeekForgotten,       // after a commit that has to be folded again
   kStaleFencing,        // a new owner fences nobody
   kOutputsInCatchUp,    // they are written again

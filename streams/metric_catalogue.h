@@ -37,6 +37,7 @@ enum class Metric : uint8_t {
   kCheckpointSize,
   kCheckpointFailures,
   kStandbyLag,
+  kStandbyTakeovers,
   kLogErrors,
   kConfigRejected,
   // the audit chain
@@ -144,6 +145,8 @@ inline constexpr MetricSpec kMetricCatalogue[] = {
    "Checkpoints that could not be taken; the task went on without."},
   {Metric::kStandbyLag, "assay_standby_lag_manifests", MetricKind::kGauge, true, {"task"},
    "Commits that the copy of another process's store had not folded yet when it looked last."},
+  {Metric::kStandbyTakeovers, "assay_standby_takeovers_total", MetricKind::kCounter, false, {"task"},
+   "Tasks that came to this process and found a copy of their store here."},
   {Metric::kLogErrors, "assay_log_errors_total", MetricKind::kCounter, true, {"task", "error"},
    "Reads and writes that the log refused or did not answer."},
   {Metric::kConfigRejected, "assay_config_rejected_total", MetricKind::kCounter, true, {},

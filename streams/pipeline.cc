@@ -98,6 +98,7 @@ Pipeline::Pipeline(Log& log, PipelineOptions options, StoreFactory stores, std::
       plans_(topology(options_.names, options_.scoring)),
       standbys_(log, options_.names, plans_, stores_,
                 {.count = options_.until_end ? 0 : options_.standbys,
+                 .look = options_.standby_look,
                  .task = options_.task,
                  .retry_min = options_.retry_min,
                  .retry_max = options_.retry_max},
@@ -241,7 +242,10 @@ std::unique_ptr<LogWriter> Pipeline::take_over(Running& running) {
   if (running.follower == nullptr) return nullptr;
   auto writer = log_.open_writer(running.spec.transactional_id);  // what is wrong with it the task will be told again
   auto store = std::exchange(running.follower, nullptr)->close();
-  if (store != nullptr) log_info("standby.taken_over", {{"task", running.spec.name}});
+  if (store != nullptr) {
+    metrics_.increment(Metric::kStandbyTakeovers, {running.spec.name});
+    log_info("standby.taken_over", {{"task", running.spec.name}});
+  }
   std::lock_guard lock(mutex_);
   running.store = std::move(store);
   return writer ? std::move(*writer) : nullptr;

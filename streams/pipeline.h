@@ -28,12 +28,13 @@ struct Projection {
 
 struct PipelineOptions {
   TopicNames names;
-  std::set<std::string> only;     // behaviour: processors to run ("audit" is the projector); empty: all
-  std::string instance_id;        // behaviour: static membership under this name; empty: dynamic
-  bool until_end = false;         // behaviour: ends when everything is folded and committed
-  Milliseconds patience{60000};   // behaviour: with until_end, a log that gives no answer for so long is an error
-  std::function<void()> gave_up;  // told of that before its threads are joined, which wait for answers themselves
-  int standbys = 0;               // behaviour: processes that keep a copy of a task's store beside its owner; none with until_end
+  std::set<std::string> only;       // behaviour: processors to run ("audit" is the projector); empty: all
+  std::string instance_id;          // behaviour: static membership under this name; empty: dynamic
+  bool until_end = false;           // behaviour: ends when everything is folded and committed
+  Milliseconds patience{60000};     // behaviour: with until_end, a log that gives no answer for so long is an error
+  std::function<void()> gave_up;    // told of that before its threads are joined, which wait for answers themselves
+  int standbys = 0;                 // behaviour: processes that keep a copy of a task's store beside its owner; none with until_end
+  Milliseconds standby_look{1000};  // behaviour: between two looks at who has to keep which
   TaskOptions task;
   processors::ScoringOptions scoring;
   Milliseconds retry_min{200}, retry_max{10000};

@@ -225,7 +225,7 @@ Result<Evidence> Task::recover(const std::atomic<bool>& stop) {
     if (is_halt(decision.outcome))
       return Error{Errc::kIncomplete,
                    std::string(recovery_name(decision.outcome)) + ": starting " + spec_.name + ": " + decision.detail};
-    if (decision.outcome == Recovery::kCatchUp) {
+    if (decision.outcome == Recovery::kCatchUp && !(planted(Bug::kPromotedEarly) && std::exchange(warm_, false))) {
       TRY_ASSIGN(ManifestReader manifests, next_manifests(stop));
       RangeReader ranges(log_, &stop);
       TRY(catch_up(*evidence.mark, manifests, ranges, stop));

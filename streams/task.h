@@ -79,8 +79,11 @@ class Task {
   Task(Log& log, TopicNames names, TaskSpec spec, state::Store& store, const Membership* member, TaskOptions options,
        TaskEvents events, Runtime& runtime = machine_runtime());
 
-  /// Takes a writer of the task that was opened for it.
-  void use(std::unique_ptr<LogWriter> writer) { writer_ = std::move(writer); }
+  /// Takes a writer of the task that was opened for it, because its store was a copy until now; nothing where it was none.
+  void use(std::unique_ptr<LogWriter> writer) {
+    warm_ = writer != nullptr;
+    writer_ = std::move(writer);
+  }
   /// Runs until `stop`; what is staged then is committed. Returns nothing when stopped.
   /// Errors: kFenced (another owner took over), kIncomplete (a halt by name), those of log and store.
   Result<void> run(const std::atomic<bool>& stop);
@@ -134,6 +137,7 @@ class Task {
   std::optional<Error> damage_;           // the store cannot be read: it has to be replaced
   std::set<int64_t> bad_checkpoints_;     // that were tried
   bool folded_anew_ = false;              // as a follower, because the store differed from a manifest
+  bool warm_ = false;                     // the store was a copy of another process's until now
   std::optional<WallTime> checkpointed_;  // instant of the newest checkpoint
 };
 

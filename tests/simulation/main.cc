@@ -31,9 +31,10 @@ struct Options {
   uint64_t seeds = 1000;
   double minutes = 0;  // 0: no limit
   FaultMask faults = replay::kAllFaults;
-  std::optional<Events> only;  // of what the seed chose; nothing: all
-  size_t reports = 0;          // 0: the seed decides
-  unsigned jobs = 0;           // 0: one per core
+  std::optional<Events> only;   // of what the seed chose; nothing: all
+  size_t reports = 0;           // 0: the seed decides
+  unsigned jobs = 0;            // 0: one per core
+  std::optional<int> standbys;  // nothing: the seed decides
   bool trace = false;
   bool one = false;
   std::string bug;          // that was planted
@@ -47,9 +48,9 @@ size_t reports_of(const Options& options, uint64_t seed) {
   return options.reports != 0 ? options.reports : seed % 32 == 0 ? 60 : 4 + seed % 12;
 }
 
-SimOutcome run(uint64_t seed, FaultMask faults, const std::optional<Events>& only, size_t reports, bool trace) {
+SimOutcome run(const Options& options, uint64_t seed, const std::optional<Events>& only, size_t reports, bool trace) {
   static streams::Metrics metrics;
-  return replay::simulate({seed, faults, only, trace}, make_work(seed, reports), metrics, judge);
+  return replay::simulate({seed, options.faults, only, options.standbys, trace}, make_work(seed, reports), metrics, judge);
 }
 
 std::string names_of(const Events& events) {
@@ -77,7 +78,7 @@ struct Finding {
   std::string failure, trace;
   Events struck;
 };
-Finding run_apart(uint64_t seed, FaultMask faults, const std::optional<Events>& only, size_t reports, bool trace = false) {
+Finding run_apart(const Options& options, uint64_t seed, const std::optional<Events>& only, size_t reports, bool trace = false) {
   int ends[2];
   CHECK(::pipe(ends) == 0);
   std::fflush(nullptr);
@@ -86,7 +87,7 @@ Finding run_apart(uint64_t seed, FaultMask faults, const std::optional<Events>& 
   if (child == 0) {
     ::close(ends[0]);
     ::alarm(kRunSecondsMax);
-    const SimOutcome outcome = run(seed, faults, only, reports, trace);
+    const SimOutcome outcome = run(options, seed, only, reports, trace);
     std::string failure = outcome.failure.value_or("");
     std::ranges::replace(failure, '\n', ' ');
     const std::string text = names_of({outcome.struck.begin(), outcome.struck.end()}) + "\n" + failure + "\n" + outcome.trace;
@@ -122,7 +123,7 @@ Finding run_apart(uint64_t seed, FaultMask faults, const std::optional<Events>& 
 /// that repeats it.
 void report_failure(uint64_t seed, const Options& options) {
   size_t reports = reports_of(options, seed);
-  Finding found = run_apart(seed, options.faults, options.only, reports);
+  Finding found = run_apart(options, seed, options.only, reports);
   std::printf("seed %llu fails: %s\n", static_cast<unsigned long long>(seed), found.failure.c_str());
   if (!found.failed) {
     std::printf("  but not when it runs alone: it is not deterministic\n");
@@ -135,7 +136,7 @@ void report_failure(uint64_t seed, const Options& options) {
     auto without = [&](const Events& these) {
       Events less;
       std::ranges::set_difference(*only, these, std::inserter(less, less.end()));
-      Finding again = run_apart(seed, options.faults, less, reports);
+      Finding again = run_apart(options, seed, less, reports);
       if (!again.failed) return false;
       // Without those, some of the others may have had no chance to strike.
       only = again.struck.empty() ? less : again.struck;
@@ -150,13 +151,14 @@ void report_failure(uint64_t seed, const Options& options) {
       }
   }
   for (size_t less = reports / 2; less >= 2; less = reports / 2) {
-    Finding again = run_apart(seed, options.faults, only, less);
+    Finding again = run_apart(options, seed, only, less);
     if (!again.failed) break;
     found = std::move(again);
     reports = less;
   }
-  const Finding last = run_apart(seed, options.faults, only, reports, true);
-  const std::string chosen = only ? " --only " + names_of(*only) : "";
+  const Finding last = run_apart(options, seed, only, reports, true);
+  std::string chosen = only ? " --only " + names_of(*only) : "";
+  if (options.standbys) chosen += " --standbys " + std::to_string(*options.standbys);
   const std::string planted = options.bug.empty() ? "" : " --plant " + options.bug;
   std::printf("  shrunk to %zu reports%s: %s\n%s  repeat: %s --seed %llu --reports %zu%s%s --trace\n", reports,
               only ? (" and " + names_of(*only)).c_str() : "", last.failure.c_str(), last.trace.c_str(),
@@ -181,7 +183,7 @@ void work(const Options& options, unsigned job, unsigned jobs, int out, const st
     std::fprintf(to, "?%llu\n", static_cast<unsigned long long>(seed));
     std::fflush(to);
     ::alarm(kRunSecondsMax);
-    const SimOutcome outcome = run(seed, options.faults, options.only, reports_of(options, seed), false);
+    const SimOutcome outcome = run(options, seed, options.only, reports_of(options, seed), false);
     for (const auto& [name, count] : outcome.reached) totals.reached[name] += count;
     totals.halted += outcome.halted ? 1 : 0;
     totals.steps += outcome.steps;
@@ -281,7 +283,7 @@ int find_planted_bugs(Options options) {
       std::printf("%-24s NOT FOUND in %llu seeds\n", bug.name, static_cast<unsigned long long>(options.seeds));
     } else {
       const uint64_t seed = totals.failed.front();
-      const Finding found = run_apart(seed, options.faults, options.only, reports_of(options, seed));
+      const Finding found = run_apart(options, seed, options.only, reports_of(options, seed));
       std::printf("%-24s %5llu seeds  %s\n", bug.name, static_cast<unsigned long long>(seed - options.from + 1),
                   found.failure.substr(0, 160).c_str());
       if (options.bug == bug.name) report_failure(seed, options);
@@ -296,7 +298,7 @@ int usage() {
   std::fprintf(stderr,
                "usage: simulator [--seeds N] [--from S] [--seed S] [--minutes M] [--faults a,b|none|all] [--only a@1,b@2|none] "
                "[--reports N]\n"
-               "                 [--trace] [-j N]\n");
+               "                 [--standbys N] [--trace] [-j N]\n");
   return 2;
 }
 
@@ -317,6 +319,8 @@ int main(int argc, char** argv) {
       options.one = options.one || flag == "--seed";
     } else if (flag == "--minutes") {
       options.minutes = std::strtod(value.c_str(), nullptr);
+    } else if (flag == "--standbys") {
+      options.standbys = static_cast<int>(std::strtol(value.c_str(), nullptr, 10));
     } else if (flag == "--reports") {
       options.reports = std::strtoull(value.c_str(), nullptr, 10);
     } else if (flag == "--only") {
@@ -355,7 +359,7 @@ int main(int argc, char** argv) {
   if (!options.bug.empty() && !options.one) return find_planted_bugs(options);
 #endif
   if (!options.one) return run_many(options);
-  const SimOutcome outcome = run(options.from, options.faults, options.only, reports_of(options, options.from), options.trace);
+  const SimOutcome outcome = run(options, options.from, options.only, reports_of(options, options.from), options.trace);
   std::fputs(outcome.trace.c_str(), stdout);
   std::printf("seed %llu, struck by %s: %s\n", static_cast<unsigned long long>(options.from),
               names_of({outcome.struck.begin(), outcome.struck.end()}).c_str(),

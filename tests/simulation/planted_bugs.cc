@@ -21,6 +21,7 @@ constexpr PlantedBug kBugs[] = {
     {Bug::kFullDiskIgnored, "full_disk_ignored"},
     {Bug::kOffsetOffByOne, "offset_off_by_one"},
     {Bug::kSequenceNotChecked, "sequence_not_checked"},
+    {Bug::kPromotedEarly, "promoted_early"},
     {Bug::kSeekForgotten, "seek_forgotten"},
     {Bug::kStaleFencing, "stale_fencing"},
     {Bug::kOutputsInCatchUp, "outputs_in_catch_up"},

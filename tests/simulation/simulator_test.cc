@@ -48,12 +48,12 @@ TEST(Simulator, WhatFailedOnceHolds) {
            // The simulated log forgot a marker that a torn transaction was still to show, and opened no writer any more.
            "--seed 56308 --reports 8 --only unreachable@1,late_end@2,torn_txn@16,slow_markers@55",
        })
-    EXPECT_THAT(output_of(kBin + "simulator " + schedule), testing::EndsWith(": everything holds\n"));
+    EXPECT_THAT(output_of(kBin + "simulator --standbys 0 " + schedule), testing::EndsWith(": everything holds\n"));
   for (const char* schedule : {
            // The log lost the records of rows that waited for their signer.
            "--seed 13632 --reports 15 --only truncation@1,signer_down@2",
        })
-    EXPECT_THAT(output_of(kBin + "simulator " + schedule), testing::EndsWith(": halted by name\n"));
+    EXPECT_THAT(output_of(kBin + "simulator --standbys 0 " + schedule), testing::EndsWith(": halted by name\n"));
 }
 
 TEST(Simulator, AFailureIsShrunkAndItsCommandRepeatsIt) {
