@@ -65,6 +65,7 @@ class World {
   SimOutcome run() {
     const uint64_t errors_before = streams::errors_logged();
     const double takeovers_before = counted(streams::Metric::kStandbyTakeovers);
+    told_otherwise_before_ = counted(streams::Metric::kToldOtherwise);
     bool finished = false;
     referee_.spawn([&] {
       referee();
@@ -633,8 +634,11 @@ class World {
       for (const auto& node : nodes_)
         for (const std::string& task : node->disk.tasks())
           if (auto store = node->disk.open(task, [] {}); store) others.emplace_back(task, std::move(*store));
+      const bool told_otherwise = counted(streams::Metric::kToldOtherwise) > told_otherwise_before_;
+      if (told_otherwise) reach("told otherwise");
+      if (told_otherwise && torn_.empty()) fail("a task found that something was told otherwise, and nothing was torn");
       const bool damaged = outcome_.halted || !truncated_.empty();
-      const SimRemains remains{*admin_log_, names_, stores, others, database_, !torn_.empty(), damaged};
+      const SimRemains remains{*admin_log_, names_, stores, others, database_, !torn_.empty(), told_otherwise, damaged};
       if (auto wrong = check_remains(remains, pipeline_.scoring)) return fail(*wrong);
       if (judge_)
         if (auto wrong = judge_(remains)) fail(*wrong);
@@ -705,6 +709,7 @@ class World {
   std::set<std::string> torn_;  // transactional ids
   int strangers_ = 0;           // in groups
   bool tearing_ = false;        // the next request of a writer gets no answer
+  double told_otherwise_before_ = 0;
   std::array<uint32_t, kFaultCount> chances_{};
 };
 

@@ -45,6 +45,7 @@ struct SimRemains {
       others;  // by task: copies, and what owners of before left
   const SimDatabase& database;
   bool torn = false;            // a transaction was torn, so that a writer may have written records a second time
+  bool told_otherwise = false;  // a task has found that its input was
   bool damaged = false;         // records were lost for good, or a task halted by name: only what always holds can be asked for
 };
 

@@ -7,6 +7,7 @@
 #include "processors/intake.h"
 #include "schemas/json_parse.h"
 #include "schemas/planted.h"
+#include "schemas/time.h"
 #include "streams/topic_admin.h"
 
 namespace assay::streams {
@@ -154,6 +155,18 @@ Result<TaskMeta> TaskMeta::decode(std::string_view value) {
   return meta;
 }
 
+std::string said_of(const RecordView& record) {
+  std::string value(record.value.value_or(""));
+  const std::string instant = format_rfc3339_ms(record.timestamp.value);
+  for (size_t at = value.find(instant); at != std::string::npos; at = value.find(instant, at)) value.erase(at, instant.size());
+  Sha256 hash;
+  for (std::string_view part : {record.key.value_or(""), record.header(kHeaderReason).value_or(""), std::string_view(value)}) {
+    hash.add(std::to_string(part.size()) + ":");
+    hash.add(part);
+  }
+  return to_hex(as_bytes(hash.done()));
+}
+
 Result<TaskMeta> read_meta(const state::Reader& store) {
   TRY_ASSIGN(auto row, store.get(kMetaKey));
   if (!row) return TaskMeta{};
@@ -281,7 +294,13 @@ Result<void> Fold::add_one(Topic topic, const TopicPartition& place, const Recor
   } else {
     if (topic != Topic::kReports) {  // reports come from outside: whatever their headers say, it is no counter of ours
       TRY_ASSIGN(const bool repeated, is_repeated(place, record));
-      if (repeated) return {};
+      if (repeated) {
+        repeats_.push_back({{names_.full(place.topic), place.partition},
+                            record.offset,
+                            std::string(*record.header(kHeaderWriter)),
+                            said_of(record)});
+        return {};
+      }
       input.cause = processors::record_id(record);
     }
     processor_->process(input, outputs_);
@@ -430,6 +449,7 @@ Result<void> Fold::persist(const Commit& commit, Offset manifest_offset) {
   delivered_ = 0;
   staged_records_ = 0;
   output_bytes_ = measured_outputs_ = measured_letters_ = 0;
+  repeats_.clear();
   begun_ = false;
   return {};
 }

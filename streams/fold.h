@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "processors/processor.h"
@@ -79,6 +80,17 @@ Result<TaskMeta> read_meta(const state::Reader& store);
 /// The digest of a store, made again from its rows. Errors: those of the store. Cost: reads all of it.
 Result<state::Digest> recompute_digest(const state::Reader& store, const TaskSpec& spec);
 
+/// A record of ours that was dropped because its writer's number had been folded before: the transaction that it stood in first was
+/// torn, and its writer told it again.
+struct Repeat {
+  TopicPartition tp;  // full name
+  Offset at;
+  std::string stamp;  // "<task>/<lineage>/<n>"
+  std::string said;   // as said_of()
+};
+/// Hash of what a record of ours says, but for the instant that it says it at. Pure.
+std::string said_of(const RecordView& record);
+
 /// What one commit writes.
 struct Commit {
   Transaction transaction;  // outputs, dead letters, the manifest last; offsets of the inputs
@@ -102,6 +114,9 @@ class Fold {
   Result<void> add(const TopicPartition& tp, std::span<const RecordView> records);
   /// The partition is folded up to `next`: past the last record, markers included.
   void advance(const TopicPartition& tp, Offset next);
+
+  /// Those since the last call.
+  std::vector<Repeat> take_repeats() { return std::exchange(repeats_, {}); }
 
   /// Ends the commit: makes the outputs and the manifest. Requires: begin(). Errors: those of the store.
   Result<Commit> finish();
@@ -143,6 +158,7 @@ class Fold {
   std::map<TopicPartition, std::pair<Topic, TopicPartition>> inputs_;  // by full name: the topic and the bare name
 
   std::optional<Error> store_error_;
+  std::vector<Repeat> repeats_;
   bool begun_ = false;
   WallTime instant_;
   std::vector<InputRange> ranges_;

@@ -126,7 +126,7 @@ Pipeline::~Pipeline() = default;
 /// Series that a first failure must be seen on as a step.
 void Pipeline::touch_series(const TaskSpec& spec) {
   for (Metric counter : {Metric::kCommits, Metric::kDelivered, Metric::kCommitsAborted, Metric::kCommitsAmbiguous, Metric::kFenced,
-                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures, Metric::kCheckpointFailures})
+                         Metric::kCatchUpRecords, Metric::kStoreWriteFailures, Metric::kCheckpointFailures, Metric::kToldOtherwise})
     metrics_.touch(counter, {spec.name});
   for (const char* from : {"checkpoint", "nothing"}) metrics_.touch(Metric::kRestores, {spec.name, from});
   for (Recovery r = Recovery::kStateAhead; r <= Recovery::kTopologyChanged; r = static_cast<Recovery>(static_cast<uint8_t>(r) + 1))
@@ -222,6 +222,14 @@ TaskEvents Pipeline::events(Running& running) {
                                       {"delivered", report.manifest.delivered},
                                       {"digest", report.manifest.state_digest.hex()},
                                       {"took_ms", report.took.count()}});
+  };
+  e.told_otherwise = [this](const TaskSpec& spec, const Repeat& second, Offset first) {
+    metrics_.increment(Metric::kToldOtherwise, {spec.name});
+    log_error("record.told_otherwise", "told_otherwise",
+              {{"task", spec.name},
+               {"writer", second.stamp},
+               {"detail", to_string(second.tp) + " has it at offset " + std::to_string(first.value) +
+                              ", which was folded, and at " + std::to_string(second.at.value) + " with another content"}});
   };
   e.retrying = [this](const TaskSpec& spec, const Error& error) {
     metrics_.increment(error.code == Errc::kAmbiguous ? Metric::kCommitsAmbiguous : Metric::kCommitsAborted, {spec.name});

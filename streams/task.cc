@@ -67,6 +67,7 @@ Error halted(const Error& error) {
 /// each record, and nobody who keeps up ever sees that.
 constexpr int kBacklogIntervals = 10;
 
+constexpr int64_t kRepeatWithin = 1000;     // offsets that are looked through first
 constexpr size_t kChunkRecords = 16;        // folded between two looks at what the commit holds
 constexpr Milliseconds kShowsWithin{5000};  // a decided transaction, everywhere
 
@@ -378,6 +379,7 @@ Result<void> Task::fold_fetched() {
         std::max<size_t>(1, options_.max_commit_records - std::min(options_.max_commit_records, fold_->staged_records()));
     const auto chunk = std::span(records).subspan(folded_, std::min({kChunkRecords, room, records.size() - folded_}));
     TRY(fold_->add(fetched_.from, chunk));
+    TRY(compare_repeats());
     if (input)
       for (const RecordView& record : chunk) inputs_.push_back(record.timestamp);
     folded_ += chunk.size();
@@ -389,6 +391,28 @@ Result<void> Task::fold_fetched() {
     fold_->advance(fetched_.from, fetched_.next);
     fetched_ = {};
     folded_ = 0;
+  }
+  return {};
+}
+
+/// Whether what was told again is what was told first. It stands not far before: a torn transaction is told again at once.
+Result<void> Task::compare_repeats() {
+  for (const Repeat& repeat : fold_->take_repeats()) {
+    TRY_ASSIGN(const OffsetRange there, log_.range(repeat.tp));
+    std::optional<Offset> first;
+    std::string said;
+    Offset to = repeat.at;
+    for (int64_t width = kRepeatWithin; !first && to > there.start; width *= 2) {
+      const Offset from(std::max(there.start.value, to.value - width));
+      TRY(read_ranges(log_, {{repeat.tp, {from, to}}}, [&](const TopicPartition&, const RecordView& record) -> Result<bool> {
+        if (record.header(kHeaderWriter) != repeat.stamp) return true;
+        first = record.offset;
+        said = said_of(record);
+        return false;
+      }));
+      to = from;
+    }
+    if (first && said != repeat.said && events_.told_otherwise) events_.told_otherwise(spec_, repeat, *first);
   }
   return {};
 }

@@ -65,6 +65,8 @@ struct TaskEvents {
   std::function<void(const TaskSpec&, const RestoreReport&)> restored;
   std::function<void(const TaskSpec&, const Manifest&, int64_t last)> refolded;  // the store had missed it; `last` is the goal
   std::function<void(const TaskSpec&, int64_t sequence, int64_t committed)> followed;  // where a follower stands, at each look
+  /// A record was told twice, and not the same both times; the first one was folded.
+  std::function<void(const TaskSpec&, const Repeat& second, Offset first)> told_otherwise;
   std::function<void(const TaskSpec&)> running;  // recovered, the rules folded and committed: input comes next
   std::function<void(const TaskSpec&, std::span<const OutRecord>)> staged;  // what the commit that comes now will write
   std::function<void(const TaskSpec&, const CommitReport&)> committed;
@@ -115,6 +117,7 @@ class Task {
   Result<void> fold_config(const std::atomic<bool>& stop);  // config.v1 to its end, before anything else
   Result<void> persist(const Commit& commit, Offset manifest_offset);
   Result<void> fold_fetched();
+  Result<void> compare_repeats();
   bool full() const;
   Result<void> commit();
   void take_checkpoint();

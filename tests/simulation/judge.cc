@@ -62,11 +62,17 @@ std::string without_instant(const RecordView& record) {
   return std::string(record.key.value_or("")) + '\n' + std::string(record.header(schemas::kHeaderReason).value_or("")) + '\n' + out;
 }
 
-/// Whether a task that came back after its transaction was torn folded its inputs in other turns, or under rules that had come in
-/// between, so that it told under the same numbers something else than what stands there, or less. Readers keep what came first,
-/// the task goes on from what came last: their accounts differ for good, and `replay verify` names the record.
-bool told_otherwise(const replay::SimRemains& remains, const std::string& topic, int32_t partition) {
-  bool otherwise = false;
+/// What became of records that were told again, under the same numbers, after their transaction was torn.
+struct Told {
+  bool otherwise = false;  // not as the first time
+  bool less = false;       // not all of them
+};
+
+/// A task that comes back after its transaction was torn may fold its inputs in other turns, or under rules that have come in
+/// between, so that it tells something else than what stands there, or less. Readers keep what came first, the task goes on from
+/// what came last: their accounts differ for good, and `replay verify` names the record.
+Told told_again(const replay::SimRemains& remains, const std::string& topic, int32_t partition) {
+  Told told;
   std::map<std::string, std::string> said;              // by stamp
   std::map<std::string, int64_t, std::less<>> counted;  // records of each writer
   auto done =
@@ -75,7 +81,7 @@ bool told_otherwise(const replay::SimRemains& remains, const std::string& topic,
         const auto stamp = text ? streams::WriterStamp::parse(*text) : std::nullopt;
         if (!stamp) return true;
         auto [first, fresh] = said.try_emplace(std::string(*text), without_instant(r));
-        otherwise = otherwise || (!fresh && first->second != without_instant(r));
+        told.otherwise = told.otherwise || (!fresh && first->second != without_instant(r));
         int64_t& count = counted[std::string(stamp->writer)];
         count = std::max(count, stamp->n + 1);
         return true;
@@ -86,18 +92,24 @@ bool told_otherwise(const replay::SimRemains& remains, const std::string& topic,
     if (store == remains.stores.end()) continue;
     auto meta = streams::read_meta(*store->second);
     CHECK(meta.has_value());
-    otherwise = otherwise || count > meta->written[{std::string(remains.names.bare(topic)), partition}];
+    told.less = told.less || count > meta->written[{std::string(remains.names.bare(topic)), partition}];
   }
-  return otherwise;
+  return told;
 }
 
-bool told_otherwise(const replay::SimRemains& remains) {
+/// The same for all topics; `to_tasks`: only those that tasks read.
+Told told_again(const replay::SimRemains& remains, bool to_tasks) {
   const streams::TopicNames& names = remains.names;
+  std::vector<std::string> topics = {names.full(Topic::kScores), names.full(Topic::kPromotions)};
+  if (!to_tasks) topics.insert(topics.end(), {schemas::dlq_of(names.full(Topic::kReports)), names.full(Topic::kAllocations)});
+  Told all;
   for (int32_t p = 0; p < names.partitions(); ++p)
-    for (const std::string& topic : {schemas::dlq_of(names.full(Topic::kReports)), names.full(Topic::kScores),
-                                     names.full(Topic::kPromotions), names.full(Topic::kAllocations)})
-      if (told_otherwise(remains, topic, p)) return true;
-  return false;
+    for (const std::string& topic : topics) {
+      const Told told = told_again(remains, topic, p);
+      all.otherwise = all.otherwise || told.otherwise;
+      all.less = all.less || told.less;
+    }
+  return all;
 }
 
 std::vector<std::string_view> values(const Records& records) {
@@ -162,7 +174,10 @@ std::optional<std::string> judge(const replay::SimRemains& remains) {
   const auto plans = streams::topology(names, {});
   streams::Stores stores;
   for (const auto& [task, store] : remains.stores) stores[task] = store;
-  if (remains.damaged || (remains.torn && told_otherwise(remains))) {
+  if (remains.torn && !remains.damaged && told_again(remains, true).otherwise && !remains.told_otherwise)
+    return "what a task had folded was told otherwise afterwards, and it did not notice";
+  const Told told = remains.torn ? told_again(remains, false) : Told{};
+  if (remains.damaged || told.otherwise || told.less) {
     if (!stores.contains("allocation-0")) return std::nullopt;
     auto pools = streams::answer_from(streams::parts_of(stores, remains.log, names), names, {"pools", {}});
     if (!pools) return "the pools cannot be asked for: " + pools.error().message;
