@@ -22,6 +22,7 @@ class KafkaLog final : public Log {
   KafkaLog(KafkaLogOptions options, std::shared_ptr<Client> client) : options_(std::move(options)), client_(std::move(client)) {}
 
   std::string describe() const override { return "Kafka at " + options_.brokers; }
+  LogMemory memory() override { return {options_.held->reading, options_.held->writing}; }
   Result<std::string> cluster_id() override;
 
   Result<void> create_topics(std::span<const TopicConfig> topics) override;

@@ -10,6 +10,11 @@
 
 namespace assay::streams {
 
+/// What the clients of one log hold now, in bytes. Thread-safe.
+struct KafkaHeld {
+  std::atomic<int64_t> reading{0}, writing{0};
+};
+
 struct KafkaLogOptions {
   // behaviour
   std::string brokers;  // "host:port,host:port"
@@ -28,6 +33,7 @@ struct KafkaLogOptions {
   int64_t fetch_buffer_bytes = 32 << 20;         // what one reader holds ahead of its owner, shared by its partitions
   std::map<std::string, int64_t> fetch_buffers;  // the same for readers of these topics
   int64_t send_buffer_bytes = 64 << 20;          // what one writer or producer holds behind its owner
+  std::shared_ptr<KafkaHeld> held = std::make_shared<KafkaHeld>();  // kept by its clients
 };
 
 /// Connects and makes sure that a broker answers.

@@ -56,14 +56,24 @@ class Bell {
 
 /// Messages of a fetch; they must go before their client.
 struct Messages {
-  explicit Messages(std::shared_ptr<Client> c) : client(std::move(c)) {}
+  Messages(std::shared_ptr<Client> c, std::shared_ptr<KafkaHeld> all) : client(std::move(c)), memory(std::move(all)) {}
   ~Messages() {
     for (rd_kafka_message_t* m : held) rd_kafka_message_destroy(m);
+    memory->reading -= size_bytes;
   }
   Messages(const Messages&) = delete;
 
+  void add(rd_kafka_message_t* m) {
+    const auto size = static_cast<int64_t>(m->len + m->key_len) + kQueuedRecordBytes;
+    held.push_back(m);
+    size_bytes += size;
+    memory->reading += size;
+  }
+
   std::shared_ptr<Client> client;
+  std::shared_ptr<KafkaHeld> memory;
   std::vector<rd_kafka_message_t*> held;
+  int64_t size_bytes = 0;
 };
 
 std::optional<std::string_view> bytes(const void* data, size_t size) {
@@ -115,12 +125,16 @@ class KafkaReader final : public LogReader {
   Result<void> assign();
   bool is_stale(const Partition& p) const;
   Result<void> watch_outage();
+  void count_queues();
 
   Bell bell_;
   std::vector<Partition> partitions_;
   std::map<std::string, TopicPtr> topics_;  // held, so that librdkafka keeps the partitions that the queues belong to
   size_t turn_ = 0;
   Clock::time_point heard_ = Clock::now();  // of the broker, for sure
+  std::shared_ptr<KafkaHeld> held_;
+  int64_t queued_bytes_ = 0;                   // that were counted there for our queues
+  int64_t record_bytes_ = kQueuedRecordBytes;  // of one, in the mean of the last fetch
   std::shared_ptr<Client> client_;
 };
 
@@ -134,6 +148,7 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
   // second of records holds its reader up: many small records and few large ones may both fill it.
   const int64_t share = buffer / std::max<int64_t>(1, std::ssize(from));
   auto reader = std::make_unique<KafkaReader>();
+  reader->held_ = options.held;
   TRY_ASSIGN(reader->client_,
              Client::create(options, RD_KAFKA_CONSUMER,
                             {{"queued.max.messages.kbytes", std::to_string(std::clamp<int64_t>(share / 4 * 3 / 1024, 64, 1 << 20))},
@@ -175,6 +190,7 @@ Result<std::unique_ptr<LogReader>> KafkaReader::open(const KafkaLogOptions& opti
 }
 
 KafkaReader::~KafkaReader() {
+  if (held_) held_->reading -= queued_bytes_;
   // A fetch may outlive us and with it the client, whose threads must not ring a bell that has gone.
   for (Partition& p : partitions_) {
     rd_kafka_queue_cb_event_enable(p.queue.get(), nullptr, nullptr);
@@ -226,8 +242,8 @@ Result<std::optional<Fetch>> KafkaReader::take(Partition& p, size_t max_records)
     rd_kafka_message_t* m = rd_kafka_consume_queue(p.queue.get(), 0);
     if (!m) break;
     if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-      if (!messages) messages = std::make_shared<Messages>(client_);
-      messages->held.push_back(m);
+      if (!messages) messages = std::make_shared<Messages>(client_, held_);
+      messages->add(m);
       fetch.records.push_back(view(m));
       size_bytes += m->len + m->key_len;
       p.next = Offset(m->offset + 1);
@@ -250,11 +266,21 @@ Result<std::optional<Fetch>> KafkaReader::take(Partition& p, size_t max_records)
     if (p.failed) return *p.failed;
     return std::optional<Fetch>();
   }
+  if (messages) record_bytes_ = messages->size_bytes / std::ssize(messages->held);
+  count_queues();
   heard_ = Clock::now();
   fetch.from = p.tp;
   fetch.next = p.next;
   fetch.storage = std::move(messages);
   return std::optional<Fetch>(std::move(fetch));
+}
+
+/// librdkafka tells how many records wait in a queue, and not how large they are: they are taken to be like those before.
+void KafkaReader::count_queues() {
+  int64_t records = 0;
+  for (const Partition& p : partitions_) records += static_cast<int64_t>(rd_kafka_queue_length(p.queue.get()));
+  const int64_t now = records * record_bytes_;
+  held_->reading += now - std::exchange(queued_bytes_, now);
 }
 
 /// Whether a refusal of a place speaks of one that we have left. librdkafka does not number these refusals as it numbers

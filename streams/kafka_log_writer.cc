@@ -81,6 +81,7 @@ class Unanswered {
 
 class KafkaWriter final : public LogWriter {
  public:
+  ~KafkaWriter() override { let_go(); }
   static Result<std::unique_ptr<LogWriter>> open(const KafkaLogOptions& options, std::shared_ptr<Knowledge> knowledge,
                                                  const std::string& transactional_id);
 
@@ -96,6 +97,10 @@ class KafkaWriter final : public LogWriter {
   using Offsets = std::shared_ptr<rd_kafka_topic_partition_list_t>;
   using GroupProof = std::shared_ptr<const rd_kafka_consumer_group_metadata_t>;
   std::optional<ErrorPtr> register_offsets(const Offsets& offsets, const GroupProof& proof);
+  /// Nothing of ours waits in the client any more.
+  void let_go() {
+    if (held_) held_->writing -= std::exchange(held_bytes_, 0);
+  }
   Result<void> send_offsets();
   Error roll_back(std::string_view attempt, std::string_view why);
   Error finish(Error error);
@@ -120,6 +125,8 @@ class KafkaWriter final : public LogWriter {
 
   // Of the transaction being delivered; reports of an earlier one carry another number and do not count.
   uint32_t number_ = 0;
+  std::shared_ptr<KafkaHeld> held_;
+  int64_t held_bytes_ = 0;  // that were counted there for it
   std::vector<int32_t> partitions_;
   std::vector<Offset> places_;
   size_t delivered_ = 0;
@@ -159,6 +166,7 @@ Result<std::unique_ptr<LogWriter>> KafkaWriter::open(const KafkaLogOptions& opti
   writer->id_ = transactional_id;
   writer->knowledge_ = std::move(knowledge);
   writer->timeout_ms_ = options.transaction_timeout_ms;
+  writer->held_ = options.held;
   Settings fixed = producer_fixed();
   fixed.emplace_back("transactional.id", transactional_id);
   fixed.emplace_back("transaction.timeout.ms", std::to_string(options.transaction_timeout_ms));
@@ -268,6 +276,9 @@ Result<void> KafkaWriter::prepare(Transaction transaction) {
       batch_bytes = 0;
     }
     batch_bytes += kRecordFramingBytes + (records[i].value ? records[i].value->size() : 0);
+    const auto size = static_cast<int64_t>((records[i].value ? records[i].value->size() : 0)) + kQueuedRecordBytes;
+    held_bytes_ += size;
+    held_->writing += size;
     auto* tag = reinterpret_cast<void*>(static_cast<uintptr_t>(number_) << 32 | i);
     rd_kafka_resp_err_t err;
     while ((err = produce(client_->get(), topics[i], partitions_[i], records[i], tag)) == RD_KAFKA_RESP_ERR__QUEUE_FULL &&
@@ -294,6 +305,7 @@ Result<void> KafkaWriter::deliver(size_t count, bool all) {
       rd_kafka_poll(client_->get(), kSliceOfWaiting);
     if (stopping() && over(began)) delivery_error_ = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
   }
+  if (all) let_go();
   const std::string attempt = "writing " + std::to_string(places_.size()) + " records";
   if (auto fatal = rd_kafka_fatal_error(client_->get(), text, sizeof text))
     return finish(client_->error(is_fencing(fatal) ? Errc::kFenced : Errc::kAmbiguous, named(attempt), text));

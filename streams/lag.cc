@@ -209,16 +209,20 @@ Json lag_json(std::span<const LagRow> rows) {
 }
 
 void export_lag(Metrics& metrics, std::span<const LagRow> rows) {
-  std::vector<GaugeSeries> records, seconds, left, states;
+  std::vector<GaugeSeries> records, seconds, left, states, depths;
+  std::map<std::string, int64_t> waiting;  // by group
   for (const LagRow& row : rows) {
     std::vector<std::string> labels = {row.tp.topic, std::to_string(row.tp.partition), row.group};
     records.push_back({labels, static_cast<double>(row.sample.records_behind)});
+    waiting[row.group] += row.sample.records_behind;
     seconds.push_back({labels, static_cast<double>(row.sample.time_behind_ms) / 1000});
     if (const auto left_ms = row.sample.time_left_ms()) left.push_back({labels, static_cast<double>(*left_ms) / 1000});
     if (is_healthy(row.verdict.state)) continue;
     labels.emplace_back(lag_state_name(row.verdict.state));
     states.push_back({labels, 1});
   }
+  for (const auto& [group, count] : waiting) depths.push_back({{group}, static_cast<double>(count)});
+  metrics.replace(Metric::kQueueDepth, depths);
   metrics.replace(Metric::kLagRecords, records);
   metrics.replace(Metric::kLagSeconds, seconds);
   metrics.replace(Metric::kLagTimeLeft, left);

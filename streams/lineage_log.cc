@@ -232,6 +232,7 @@ class LineageLog : public Log {
     return id + "-lineage-" + lineage();
   }
   std::string lineage() const override { return std::to_string(shared_->number); }
+  LogMemory memory() override { return log_.memory(); }
   int64_t distance(const TopicPartition& tp, Offset from, Offset to) override {
     const PositionMap& map = shared_->part(tp).map;
     const Offset fresh = shared_->fresh(map.next);

@@ -135,6 +135,12 @@ struct OffsetRange {
   auto operator<=>(const OffsetRange&) const = default;
 };
 
+/// Memory of this process that the clients of a log hold. Units: bytes.
+struct LogMemory {
+  int64_t reading = 0;  // fetched, and not let go of by its readers
+  int64_t writing = 0;  // on its way to the log
+};
+
 class Log {
  public:
   virtual ~Log() = default;
@@ -151,6 +157,8 @@ class Log {
     (void)tp;
     return to - from;
   }
+  /// About. The default suits a log that holds nothing beside what it gives out.
+  virtual LogMemory memory() { return {}; }
 
   /// Creates those that do not exist; leaves the others as they are.
   virtual Result<void> create_topics(std::span<const TopicConfig> topics) = 0;

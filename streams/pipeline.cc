@@ -73,6 +73,8 @@ struct Pipeline::Running {
   TaskState state = TaskState::kStarting;  // under mutex_
   std::string detail;                      // under mutex_
   std::string halt;                        // under mutex_; name of the halt it stands at
+  int64_t sequence = 0;                    // under mutex_; of its last commit, as the next two
+  size_t staged_bytes = 0, cache_bytes = 0;
 };
 
 /// One processor's share in this process.
@@ -186,7 +188,13 @@ TaskEvents Pipeline::events(Running& running) {
     if (is_halt(outcome)) return;  // told where the run ends
     log_info("task.recovered", {{"task", spec.name}, {"outcome", recovery_name(outcome)}, {"detail", detail}});
   };
-  e.committed = [this, decisions](const TaskSpec& spec, const CommitReport& report) {
+  e.committed = [this, decisions, &running](const TaskSpec& spec, const CommitReport& report) {
+    {
+      std::lock_guard lock(mutex_);
+      running.sequence = report.manifest.sequence;
+      running.staged_bytes = report.staged_bytes;
+      running.cache_bytes = report.cache_bytes;
+    }
     const processors::Tally& part = report.part;
     std::optional<double> waited_seconds;
     const WallTime now = runtime_.now();
@@ -595,7 +603,8 @@ Result<void> Pipeline::run(const std::atomic<bool>& stop) {
 }
 
 TaskView Pipeline::view(const Running& running) const {
-  TaskView out{running.spec.name, running.state, running.detail, running.store};
+  TaskView out{running.spec.name, running.state,        running.detail,     running.store,
+               running.sequence,  running.staged_bytes, running.cache_bytes};
   if (running.spec.processor == "audit" && running.state == TaskState::kRunning && projection_->trouble) {
     out.detail = projection_->trouble();
     if (!out.detail.empty()) out.state = TaskState::kRetrying;

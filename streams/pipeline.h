@@ -48,6 +48,8 @@ struct TaskView {
   TaskState state = TaskState::kStarting;
   std::string detail;  // of a halt or of the last error
   std::shared_ptr<state::Store> store;
+  int64_t sequence = 0;                      // of the last commit that this process made of it; 0: none yet
+  size_t staged_bytes = 0, cache_bytes = 0;  // that this commit held, and that its processor goes on holding
 };
 
 /// A processor's place in its group.

@@ -26,7 +26,8 @@ constexpr int64_t kOtherWriters = 1;
 // A record of the largest size fits twice: as it is held, and as it is copied, packed or waited for.
 constexpr int64_t kTwoRecords = 2 * (kMaxRecordBytes + 128 * kKiB);
 
-// A copy that is kept warm reads manifests and rules beside its inputs, and each of allocation's inputs by itself; the archiver has one reader.
+// A copy that is kept warm reads manifests and rules beside its inputs, and each of allocation's inputs by itself; the archiver has
+// one reader.
 constexpr int64_t kSmallReader = 256 * kKiB;
 int64_t input_readers(const MemoryNeeds& needs) {
   return needs.tasks() + kOtherReaders + (needs.follows ? needs.partitions - 1 : 0) + (needs.archive ? 1 : 0);
@@ -93,6 +94,23 @@ int64_t small_reader_bytes() { return kSmallReader; }
 
 int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs) {
   return shares.writing / (needs.tasks() + kOtherWriters);
+}
+
+void export_memory(streams::Metrics& metrics, const MemoryShares& shares, const MemoryUse& use) {
+  std::vector<streams::GaugeSeries> budget, used;
+  for (const auto& [part, bytes] : shares.parts()) budget.push_back({{std::string(part)}, static_cast<double>(bytes)});
+  budget.push_back({{"memtables"}, static_cast<double>(shares.memtables())});
+  const int64_t counted = use.stores + use.agents + use.commits + use.reading + use.writing;
+  const std::pair<const char*, int64_t> parts[] = {{"process", std::max<int64_t>(0, use.resident - counted)},
+                                                   {"stores", use.stores},
+                                                   {"memtables", use.memtables},
+                                                   {"agents", use.agents},
+                                                   {"commits", use.commits},
+                                                   {"reading", use.reading},
+                                                   {"writing", use.writing}};
+  for (const auto& [part, bytes] : parts) used.push_back({{part}, static_cast<double>(bytes)});
+  metrics.replace(streams::Metric::kMemoryBudget, budget);
+  metrics.replace(streams::Metric::kMemoryUsed, used);
 }
 
 void bound_allocator() {

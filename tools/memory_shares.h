@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "streams/metrics.h"
 #include "tools/base.h"
 
 namespace assay::tools {
@@ -55,6 +56,19 @@ int64_t writer_bytes(const MemoryShares& shares, const MemoryNeeds& needs);
 /// Keeps the allocator from holding back an arena for each of the many threads; MALLOC_ARENA_MAX in the environment wins.
 /// To be called before the first thread starts.
 void bound_allocator();
+
+/// What is in use of the parts that are counted. Units: bytes.
+struct MemoryUse {
+  int64_t stores = 0;     // blocks and memtables
+  int64_t memtables = 0;  // of that
+  int64_t agents = 0;
+  int64_t commits = 0;
+  int64_t reading = 0;
+  int64_t writing = 0;
+  int64_t resident = 0;  // of the process; 0: the system does not tell
+};
+/// Sets the gauges of the budget and its use. What is resident beyond the counted parts counts as the process's own.
+void export_memory(streams::Metrics& metrics, const MemoryShares& shares, const MemoryUse& use);
 
 /// Memory of this process that is in RAM. Nothing where the system does not tell.
 std::optional<int64_t> resident_bytes();

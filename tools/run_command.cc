@@ -19,6 +19,7 @@
 #include "tools/checkpoint_commands.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
+#include "tools/debug_state.h"
 #include "tools/open_log.h"
 #include "tools/peer_door.h"
 #include "tools/progress.h"
@@ -83,7 +84,8 @@ Result<std::unique_ptr<streams::Log>> start_log(Context& context, const MemorySh
 class FrontDoor {
  public:
   FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
-            streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving, const AuditUploading* uploading)
+            streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving, const AuditUploading* uploading,
+            const MemoryShares& shares, const state::StoreMemory& store_memory)
       : settings_(settings),
         log_(log),
         pipeline_(pipeline),
@@ -92,6 +94,8 @@ class FrontDoor {
         peer_door_(peer_door),
         archiving_(archiving),
         uploading_(uploading),
+        shares_(shares),
+        store_memory_(store_memory),
         peers_(log, topic_names(settings), [this](const std::string& task) { return Result(local(task)); },
                {.client_id = peer_door.client_id(),
                 .live = true,
@@ -120,6 +124,12 @@ class FrontDoor {
     endpoints.metrics = [this] { return metrics_.exposition(); };
     endpoints.status_page = console_page();
     streams::route_operations(*server_, std::move(endpoints));
+    const bool local_only = tcp_address.empty() || is_local_address(tcp_address);
+    server_->route("GET", "/debug/state", [this, local_only](const streams::HttpRequest&) {
+      if (local_only) return debug();
+      return streams::error_response(
+          403, "FORBIDDEN", "the state of this process is told on this machine alone: ask " + control_socket_path(settings_));
+    });
     server_->start();
     std::filesystem::remove(control_socket_path(settings_));
     TRY_ASSIGN(control_, streams::HttpServer::open({.unix_path = control_socket_path(settings_)}));
@@ -129,6 +139,7 @@ class FrontDoor {
       const Result<Json> gaps = find_gaps(settings_, log_);
       return gaps ? streams::json_response(*gaps) : streams::error_response(gaps.error());
     });
+    control_->route("GET", "/debug/state", [this](const streams::HttpRequest&) { return debug(); });
     control_->start();
     if (streams::HttpServer* server = peer_door_.server()) {
       peers_.serve(*server);
@@ -198,6 +209,11 @@ class FrontDoor {
                 : streams::error_response(done.error());
   }
 
+  streams::HttpResponse debug() {
+    return streams::json_response(
+        debug_state(ready().document, answer(target(), "promotions", {}), answer(target(), "allocations", {})));
+  }
+
   /// Whether the stored rows are those that the log makes, for whoever cannot read the log beside us.
   streams::HttpResponse compare() {
     auto compared = [this]() -> Result<int64_t> {
@@ -210,8 +226,11 @@ class FrontDoor {
   streams::Readiness ready() {
     Json tasks = Json::array();
     for (const streams::TaskView& task : pipeline_.tasks())
-      tasks.push_back(
-          Json::object().set("task", task.name).set("state", streams::task_state_name(task.state)).set("detail", task.detail));
+      tasks.push_back(Json::object()
+                          .set("task", task.name)
+                          .set("state", streams::task_state_name(task.state))
+                          .set("detail", task.detail)
+                          .set("sequence", task.sequence));
     Json members = Json::array();
     for (const streams::MemberView& member : pipeline_.members())
       members.push_back(Json::object().set("processor", member.processor).set("joined", member.joined));
@@ -241,11 +260,28 @@ class FrontDoor {
         asked.lag = &lag_;
         if (auto rows = measure_lag(asked, false)) streams::export_lag(metrics_, *rows);
         export_pools();
+        export_memory();
         audit_.export_metrics();
         if (archiving_ != nullptr) archiving_->export_metrics();
       }
       for (int tick = 0; tick < 50 && !closing_; ++tick) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
+  }
+
+  void export_memory() {
+    const state::StoreMemory::Use stores = store_memory_.use();
+    MemoryUse use;
+    use.stores = static_cast<int64_t>(stores.blocks + stores.memtables);
+    use.memtables = static_cast<int64_t>(stores.memtables);
+    for (const streams::TaskView& task : pipeline_.tasks()) {
+      use.commits += static_cast<int64_t>(task.staged_bytes);
+      use.agents += static_cast<int64_t>(task.cache_bytes);
+    }
+    const streams::LogMemory log = log_.memory();
+    use.reading = log.reading;
+    use.writing = log.writing;
+    use.resident = resident_bytes().value_or(0);
+    tools::export_memory(metrics_, shares_, use);
   }
 
   void export_pools() {
@@ -274,6 +310,8 @@ class FrontDoor {
   PeerDoor& peer_door_;
   Archiving* archiving_;
   const AuditUploading* uploading_;
+  const MemoryShares& shares_;
+  const state::StoreMemory& store_memory_;
   std::atomic<bool> closing_{false};
   streams::Peers peers_;
   std::unique_ptr<streams::HttpServer> server_, control_;
@@ -432,7 +470,7 @@ Result<int> run(Context& context, const Flags& flags) {
   if (!audit_archive_place(settings).empty() && (only.empty() || only.contains("audit")))
     uploading.emplace(settings, audit, metrics);
   FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door, archiving ? &*archiving : nullptr,
-                 uploading ? &*uploading : nullptr);
+                 uploading ? &*uploading : nullptr, shares, *store_memory);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
   if (!peer_door->address().empty()) streams::log_info("peers.listening", {{"address", peer_door->address()}});

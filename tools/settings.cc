@@ -108,12 +108,6 @@ void read_run(Members& table, RunSettings& run) {
   }
 }
 
-/// An address that only this machine can reach.
-bool is_local(std::string_view address) {
-  const std::string_view host = address.substr(0, address.rfind(':'));
-  return host == "localhost" || host.starts_with("127.") || host == "[::1]" || host == "::1";
-}
-
 void read_peers(Members& table, PeerSettings& peers) {
   table.text("listen", peers.listen);
   table.text("advertise", peers.advertise);
@@ -122,7 +116,7 @@ void read_peers(Members& table, PeerSettings& peers) {
     return table.refuse("listen", "must be HOST:PORT, or empty for none; is " + quoted(peers.listen));
   if (!peers.advertise.empty() && !is_address(peers.advertise))
     return table.refuse("advertise", "must be HOST:PORT, or empty for the address of peers.listen; is " + quoted(peers.advertise));
-  if (peers.listen.empty() || is_local(peers.listen)) return;
+  if (peers.listen.empty() || is_local_address(peers.listen)) return;
   if (peers.secret.size() < 16)
     table.refuse("secret", "must have at least 16 characters, the same in every process, because peers.listen = " +
                                quoted(peers.listen) + " can be reached from other machines; ASSAY_PEERS_SECRET sets it");
@@ -378,6 +372,11 @@ std::string flag_of(std::string key) {
 }
 
 }  // namespace
+
+bool is_local_address(std::string_view address) {
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  return host == "localhost" || host.starts_with("127.") || host == "[::1]" || host == "::1";
+}
 
 MemoryNeeds memory_needs(const Settings& settings) {
   const bool kafka = !settings.kafka.brokers.empty();

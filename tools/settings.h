@@ -94,6 +94,9 @@ struct Settings {
   std::map<std::string, std::string> origins;  // key -> where its value comes from; keys at their default are absent
 };
 
+/// Whether only this machine can reach an address. Pure.
+bool is_local_address(std::string_view address);
+
 /// What shares the memory: the tasks that this configuration makes.
 MemoryNeeds memory_needs(const Settings& settings);
 

@@ -326,10 +326,14 @@ TEST(LagRows, ReadAsTheInterfaceSays) {
             "\"recordsBehind\":7,\"rule\":\"why\",\"state\":\"catching up\",\"timeBehindMs\":1500,\"topic\":\"eval.reports.v1\"}]");
   Metrics metrics;
   row.verdict.state = LagState::kStalled;
-  export_lag(metrics, std::vector{row});
+  LagRow other = row;
+  other.tp.partition = 3;
+  export_lag(metrics, std::vector{row, other});
   EXPECT_EQ(metrics.value(Metric::kLagSeconds, {"eval.reports.v1", "2", "assay.scoring"}), 1.5);
   EXPECT_EQ(metrics.value(Metric::kLagUnhealthy, {"eval.reports.v1", "2", "assay.scoring", "stalled"}), 1);
+  EXPECT_EQ(metrics.value(Metric::kQueueDepth, {"assay.scoring"}), 14) << "of all partitions";
   export_lag(metrics, {});
+  EXPECT_EQ(metrics.value(Metric::kQueueDepth, {"assay.scoring"}), 0);
   EXPECT_EQ(metrics.value(Metric::kLagUnhealthy, {"eval.reports.v1", "2", "assay.scoring", "stalled"}), 0);
 }
 

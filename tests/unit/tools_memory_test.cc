@@ -11,6 +11,26 @@ namespace {
 
 constexpr int64_t kMiB = 1 << 20;
 
+TEST(MemoryShares, AreGaugesBesideWhatIsUsedOfThem) {
+  const MemoryNeeds needs{.partitions = 4, .kafka = true};
+  const MemoryShares shares = share_memory(1024 * kMiB, needs);
+  streams::Metrics metrics;
+  export_memory(metrics, shares,
+                {.stores = 9, .memtables = 4, .agents = 20, .commits = 3, .reading = 5, .writing = 1, .resident = 100});
+  auto budget = [&](const char* part) { return metrics.value(streams::Metric::kMemoryBudget, {part}); };
+  auto used = [&](const char* part) { return metrics.value(streams::Metric::kMemoryUsed, {part}); };
+  double sum = 0;
+  for (const auto& [part, bytes] : shares.parts()) sum += budget(std::string(part).c_str());
+  EXPECT_EQ(sum, static_cast<double>(shares.sum()));
+  EXPECT_EQ(budget("stores"), static_cast<double>(shares.stores));
+  EXPECT_EQ(budget("memtables"), static_cast<double>(shares.memtables()));
+  EXPECT_EQ(used("stores"), 9);
+  EXPECT_EQ(used("memtables"), 4) << "which are within the stores";
+  EXPECT_EQ(used("process"), 100 - 9 - 20 - 3 - 5 - 1);
+  export_memory(metrics, shares, {.agents = 200, .resident = 100});
+  EXPECT_EQ(used("process"), 0) << "what is counted need not be resident";
+}
+
 TEST(MemoryShares, NeverSumToMoreThanTheBudgetForAnyNumberOfTasks) {
   std::mt19937_64 random(1);
   for (int64_t partitions = 1; partitions <= 1000; ++partitions)

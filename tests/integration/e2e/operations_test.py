@@ -194,6 +194,16 @@ class Service(harness.EndToEnd):
         self.assertGreater(total(after, "assay_commits_total"), 0)
         self.assertGreater(total(after, "assay_http_requests_total", 'code="200"'), 0)
         self.assertEqual(total(after, "assay_http_requests_total", 'code="404"'), 1)
+        parts = ("process", "stores", "agents", "commits", "reading", "writing", "audit")
+        self.assertLessEqual(sum(total(after, "assay_memory_budget_bytes", f'part="{part}"') for part in parts), 1 << 30)
+        for part in (*parts[:6], "memtables"):
+            self.assertGreater(total(after, "assay_memory_budget_bytes", f'part="{part}"'), 0, part)
+            self.assertIn(("assay_memory_used_bytes", f'part="{part}"'), after)
+        self.assertGreater(total(after, "assay_memory_used_bytes", 'part="process"'), 1 << 20)
+        self.assertIn(("assay_queue_depth_records", 'group="assay.scoring"'), after)
+        state = json.loads(harness.http_get("/debug/state", port=port)[1])
+        self.assertEqual(state["pending"], {"promotions": [], "allocations": [], "missing": []})
+        self.assertEqual(len(state["tasks"]), 10)
         over_socket = parse_exposition(assay.http("/metrics")[1])
         self.assertEqual(total(over_socket, "assay_records_delivered_total", 'task="scoring-'), 508)
         code, took_s = service.terminate()
@@ -204,10 +214,16 @@ class Service(harness.EndToEnd):
     def test_the_latency_of_every_report_is_observed(self):
         assay = self.assay()
         assay.produce(fleet(9, 100))
-        service = assay.start_service()
+        port = closed_port()
+        service = assay.start_service("--http", f"0.0.0.0:{port}")
         harness.wait_until("no lag", lambda: all(row["recordsBehind"] == 0 for row in assay.json("lag")))
         samples = parse_exposition(assay.http("/metrics")[1])
         self.assertEqual(total(samples, "eval_engine_eval_submission_latency_seconds_count"), 100)
+        # A door that others can reach says nothing of what is pending.
+        status, text = harness.http_get("/debug/state", port=port)
+        self.assertEqual((status, json.loads(text)["error"]["code"]), (403, "FORBIDDEN"))
+        self.assertIn(str(assay.data / "control.sock"), json.loads(text)["error"]["message"])
+        self.assertEqual(harness.http_get("/debug/state", unix=str(assay.data / "control.sock"))[0], 200)
         self.assertEqual(service.terminate()[0], 0)
 
     @harness.both_logs
