@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -132,6 +133,18 @@ Result<void> write_file(const std::string& dir, const std::string& name, std::st
   TRY(sync_directory(path.parent_path()));
   for (const fs::path& folder : made) TRY(sync_directory(folder.parent_path()));
   return {};
+}
+
+Result<void> sync_files(const std::string& dir, const std::vector<std::string>& names) {
+  std::set<fs::path> folders;
+  for (const std::string& name : names) {
+    const fs::path path = fs::path(dir) / name;
+    Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd < 0 || ::fsync(fd) != 0) return failed("syncing", path);
+    for (fs::path folder = fs::path(name).parent_path(); !folder.empty(); folder = folder.parent_path()) folders.insert(folder);
+  }
+  for (const fs::path& folder : folders) TRY(sync_directory(fs::path(dir) / folder));
+  return names.empty() ? Result<void>() : sync_directory(dir);
 }
 
 Result<void> replace_file(const std::string& dir, const std::string& name, std::string_view content, bool sync) {

@@ -46,7 +46,9 @@ class DirectoryLock {
 /// Errors: kUnreachable (no space, an I/O error: trying again may help).
 /// `mode`: who may read it, when it is new.
 Result<void> write_file(const std::string& dir, const std::string& name, std::string_view content, bool sync, unsigned mode = 0644);
-/// The same, by way of dir/name.tmp and one rename: a reader sees the old file or the new.
+/// Puts files that were written without `sync`, and the folders from each up to dir, on the disk. Errors: as above.
+Result<void> sync_files(const std::string& dir, const std::vector<std::string>& names);
+/// The same as write_file(), by way of dir/name.tmp and one rename: a reader sees the old file or the new.
 Result<void> replace_file(const std::string& dir, const std::string& name, std::string_view content, bool sync);
 /// Every file below dir, relative to it, sorted. Errors: kNotFound, kUnexpected.
 Result<std::vector<std::string>> list_files(const std::string& dir);

@@ -12,6 +12,7 @@
 #include "streams/audit_batch.h"
 #include "streams/audit_row_view.h"
 #include "streams/gzip.h"
+#include "streams/id_index.h"
 #include "streams/tile_tree.h"
 
 namespace assay::streams {
@@ -23,6 +24,7 @@ constexpr std::string_view kFormat = "assay-audit-archive/1";
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kSignersName = "signers.json";
 constexpr std::string_view kRowsFolder = "audit-events";
+constexpr std::string_view kIndexFolder = "ids";
 constexpr std::string_view kStagedHeadName = "head.json";
 constexpr size_t kLinesPerBlock = 512;
 
@@ -458,6 +460,7 @@ std::string ArchiveManifest::to_json(bool with_signature) const {
           Json::object().set("signerId", signer.signer_id).set("publicKey", signer.public_key).set("algorithm", signer.algorithm));
   out.set("signers", Json::object().set("name", kSignersName).set("sha256", signers_sha256));
   if (!tree_root.empty()) out.set("treeRoot", tree_root);
+  if (indexed) out.set("index", kIndexFolder);
   if (with_signature) out.set("signature", signature);
   return canonical(out) + "\n";
 }
@@ -482,6 +485,7 @@ Result<ArchiveManifest> ArchiveManifest::parse(std::string_view text) {
                      std::string(signer->string_or("algorithm", ""))};
   manifest.signature = document->string_or("signature", "");
   manifest.tree_root = document->string_or("treeRoot", "");
+  manifest.indexed = document->find("index") != nullptr;
   // One comparison instead of a check for each member: whatever was not understood does not come out again.
   if (manifest.to_json() != text) return bad_manifest("a byte of it is not as this program writes it");
   return manifest;
@@ -583,7 +587,9 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
   read.sequence = chain.first - 1;
   const bool all = chain.first == 1;  // a tree, and what was signed of it, is of all rows
   Cutter cutter(options);
-  TileBuilder tree([&](const std::string& name, std::string_view bytes) { return write_file(out, name, bytes, false); });
+  const TileWriter write = [&](const std::string& name, std::string_view bytes) { return write_file(out, name, bytes, false); };
+  TileBuilder tree(write);
+  IdIndexBuilder ids(write);
   auto flush_all_but = [&](size_t keep) -> Result<void> {
     for (; cutter.chunks.size() > keep; cutter.chunks.pop_front()) {
       TRY_ASSIGN(ArchiveFile file, archive.write(cutter.chunks.front()));
@@ -602,7 +608,9 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
       read.head_id = row->row.id;
       read.last_created_at_us = row->row.created_at_us;
       cutter.add(row->row.created_at_us, read.sequence, to_hex(as_bytes(row->row.hash)), line.text);
-      if (all) TRY(tree.add(processors::merkle_leaf(as_bytes(row->row.hash))));
+      if (!all) continue;
+      TRY(tree.add(processors::merkle_leaf(as_bytes(row->row.hash))));
+      TRY(ids.add(row->row.id));
     }
     TRY(flush_all_but(1));
     if (progress) progress(read.sequence - chain.first + 1);
@@ -623,12 +631,24 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
   TRY(archive.write_signers(chain.signers, manifest));
   if (all) {
     TRY(tree.write_partial());
+    TRY(ids.write_partial());
+    manifest.indexed = true;
     manifest.tree_root = to_hex(as_bytes(tree.root()));
   }
   if (all && !checkpoint_dir.empty()) TRY(copy_checkpoints(checkpoint_dir, out, read.sequence, manifest));
   TRY(archive.publish(manifest, signer));
   return manifest;
 }
+
+namespace {
+
+bool is_row_of(std::string_view line, std::string_view event_id) {
+  if (line.find(event_id) == line.npos) return false;
+  const std::optional<RowView> row = view_audit_line(line);
+  return row && row->id == event_id;
+}
+
+}  // namespace
 
 Result<std::string> read_archive_row(const std::string& dir, int64_t sequence) {
   TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
@@ -641,15 +661,19 @@ Result<std::string> read_archive_row(const std::string& dir, int64_t sequence) {
   return std::move(block.front().text);
 }
 
-Result<int64_t> find_archive_row(const std::string& dir, std::string_view event_id) {
+Result<FoundRow> find_archive_row(const std::string& dir, std::string_view event_id, const std::string& index_dir) {
   TRY_ASSIGN(ArchiveManifest manifest, read_archive_manifest(dir));
+  for (const int64_t sequence : find_in_id_index(index_dir, event_id)) {
+    ArchiveLines lines(dir, manifest.files, sequence - 1);
+    TRY_ASSIGN(std::vector<StoredLine> block, lines.next());
+    if (!block.empty() && is_row_of(block.front().text, event_id)) return FoundRow{sequence, block.front().text};
+  }
   ArchiveLines lines(dir, manifest.files, 0);
   for (int64_t sequence = 1;;) {
     TRY_ASSIGN(std::vector<StoredLine> block, lines.next());
     if (block.empty()) break;
     for (const StoredLine& line : block) {
-      if (line.text.find(event_id) != line.text.npos)
-        if (const std::optional<RowView> row = view_audit_line(line.text); row && row->id == event_id) return sequence;
+      if (is_row_of(line.text, event_id)) return FoundRow{sequence, line.text};
       ++sequence;
     }
   }

@@ -5,7 +5,9 @@
 //   DIR/manifest.json                                      every file with count, bytes, hashes; the head; signed
 // and in an export, when checkpoints are made:
 //   DIR/policy, DIR/checkpoints/<size>.note                the keys of log and witnesses, and the checkpoints; the manifest names
-//   them DIR/tile/<L>/<N>[.p/<W>]                               the Merkle tree of the rows, from which proofs are made
+//   them
+//   DIR/tile/<L>/<N>[.p/<W>], DIR/ids/<first>-<last>       the Merkle tree of the rows and the index of their ids: proofs are made
+//   from these
 //
 // A file counts only once the manifest names it, and the manifest is replaced by one rename: a crash leaves the old chain or the
 // new. Rows that wait for their signatures lie beside it and are no part of it:
@@ -47,6 +49,7 @@ struct ArchiveManifest {
   std::vector<ArchiveFile> files;         // in chain order
   std::vector<ArchiveEvidence> evidence;  // policy and checkpoints
   std::string tree_root;                  // of the rows, 64 hex digits; empty: there are no tiles beside them
+  bool indexed = false;                   // there is an index of ids beside the tiles
   processors::ChainState head;
   std::string signers_sha256;
   SignerKey signer;       // who signed the manifest
@@ -100,7 +103,12 @@ Result<ArchiveManifest> export_archive(StoredChain chain, const std::string& out
 
 /// One row of an archive by its sequence, without reading more than the file that holds it. Errors: kNotFound, kCorrupt.
 Result<std::string> read_archive_row(const std::string& dir, int64_t sequence);
-/// The sequence of an event; reads the rows until it is found. Errors: kNotFound, kCorrupt.
-Result<int64_t> find_archive_row(const std::string& dir, std::string_view event_id);
+/// The row of an event: by the index of ids below `index_dir`, and where that does not know it, reading the rows.
+/// Errors: kNotFound, kCorrupt.
+struct FoundRow {
+  int64_t sequence = 0;
+  std::string line;
+};
+Result<FoundRow> find_archive_row(const std::string& dir, std::string_view event_id, const std::string& index_dir);
 
 }  // namespace assay::streams

@@ -109,13 +109,14 @@ Result<std::string> check_consistency(const Json& document, const NotePolicy& po
 
 }  // namespace
 
-Result<Json> prove_inclusion(const TileReader& tiles, int64_t sequence, std::string_view line, const std::string& note) {
+Result<Json> prove_inclusion(const TileReader& tiles, uint64_t grown_to, int64_t sequence, std::string_view line,
+                             const std::string& note) {
   TRY_ASSIGN(Head head, read_head(note));
   const uint64_t size = head.checkpoint.size;
   if (sequence < 1 || static_cast<uint64_t>(sequence) > size)
     return Error{Errc::kUsage,
                  "proving row " + std::to_string(sequence) + ": the checkpoint is of " + std::to_string(size) + " rows"};
-  TileTree tree(tiles, size);
+  TileTree tree(tiles, size, grown_to);
   TRY_ASSIGN(auto path, tree.hashes_of(processors::inclusion_ranges(static_cast<uint64_t>(sequence - 1), size)));
   // Only what the hash covers, and the signature over it: created_at beside it is told by the row before, which is not here.
   Json payload;
@@ -128,7 +129,7 @@ Result<Json> prove_inclusion(const TileReader& tiles, int64_t sequence, std::str
   return proof.set("row", std::move(row)).set("sequence", std::to_string(sequence));
 }
 
-Result<Json> prove_consistency(const TileReader& tiles, const std::string& from, const std::string& to) {
+Result<Json> prove_consistency(const TileReader& tiles, uint64_t grown_to, const std::string& from, const std::string& to) {
   TRY_ASSIGN(Head old_head, read_head(from));
   TRY_ASSIGN(Head new_head, read_head(to));
   const uint64_t old_size = old_head.checkpoint.size, new_size = new_head.checkpoint.size;
@@ -137,7 +138,7 @@ Result<Json> prove_consistency(const TileReader& tiles, const std::string& from,
                  "proving that " + std::to_string(new_size) + " rows begin with " + std::to_string(old_size) + ": they are fewer"};
   std::vector<Sha256Digest> path;
   if (old_size > 0) {
-    TileTree tree(tiles, new_size);
+    TileTree tree(tiles, new_size, grown_to);
     TRY_ASSIGN(path, tree.hashes_of(processors::consistency_ranges(old_size, new_size)));
   }
   return Json::object()

@@ -12,12 +12,13 @@
 namespace assay::streams {
 
 /// {"checkpoint","format","kind":"inclusion","path":[…],"row":{"payload","prevHash","signature","signerKid"},"sequence"},
-/// canonical; `line` is the row's, `note` a checkpoint that covers it. Errors: kUsage (the checkpoint does not cover the row),
-/// kCorrupt, and those of the tiles.
-Result<Json> prove_inclusion(const TileReader& tiles, int64_t sequence, std::string_view line, const std::string& note);
+/// canonical; `line` is the row's, `note` a checkpoint that covers it. `grown_to`: rows of the tree whose tiles they are.
+/// Errors: kUsage (the checkpoint does not cover the row), kCorrupt, and those of the tiles.
+Result<Json> prove_inclusion(const TileReader& tiles, uint64_t grown_to, int64_t sequence, std::string_view line,
+                             const std::string& note);
 
 /// {"format","from","kind":"consistency","path":[…],"to"} of two checkpoints. Errors: as above.
-Result<Json> prove_consistency(const TileReader& tiles, const std::string& from, const std::string& to);
+Result<Json> prove_consistency(const TileReader& tiles, uint64_t grown_to, const std::string& from, const std::string& to);
 
 struct ProofVerdict {
   std::string fault;  // empty: it holds

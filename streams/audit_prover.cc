@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "processors/audit_chain.h"
@@ -189,12 +190,14 @@ void RowProver::add(RowBlock block) {
   const auto how = threads_ > 1 ? std::launch::async : std::launch::deferred;
   auto judged = std::make_unique<Judged>();
   judged->block = std::move(block);
-  running_.push_back(std::async(how, [judged = std::move(judged), first, signers = signers_]() mutable {
+  const int64_t from = options_.from.value_or(1), to = options_.to.value_or(std::numeric_limits<int64_t>::max());
+  running_.push_back(std::async(how, [judged = std::move(judged), first, from, to, signers = signers_]() mutable {
     const RowBlock& rows = judged->block;
     judged->verdicts.reserve(rows.rows());
     for (size_t i = 0; i < rows.rows(); ++i) {
       const int64_t sequence = rows.sequences.empty() ? first + static_cast<int64_t>(i) : rows.sequences[i];
-      judged->verdicts.push_back(judge_row(rows.row(i), sequence, signers, rows.every_byte_counts));
+      const SignerRegistry* by = sequence >= from && sequence <= to ? signers : nullptr;
+      judged->verdicts.push_back(judge_row(rows.row(i), sequence, by, rows.every_byte_counts));
     }
     return std::move(judged);
   }));
@@ -302,6 +305,18 @@ void RowProver::judge_earlier_head(Judged& judged, size_t row) {
 }
 
 void RowProver::end(const std::string& place) {
+  for (const std::optional<int64_t>& asked : {options_.to, options_.from}) {
+    if (!asked || broken_ || (*asked >= report_.first_row && *asked <= sequence_)) continue;
+    report_.findings.push_back({Errc::kIncomplete,
+                                0,
+                                {},
+                                place,
+                                "rows",
+                                "row " + std::to_string(*asked) + " was asked for; " +
+                                    (*asked > sequence_ ? "there are " + std::to_string(sequence_)
+                                                        : "the first one here is " + std::to_string(report_.first_row))});
+    break;
+  }
   if (!options_.earlier_head || report_.earlier_head_reached) return;
   if (options_.earlier_head->rows < report_.first_row - 1)
     report_.findings.push_back({Errc::kIncomplete,

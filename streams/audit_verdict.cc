@@ -63,8 +63,13 @@ std::string sentence(const VerifyReport& report) {
   if (report.rows == 0) return "No row was proven.";
   std::string out = rows_text(report);
   out[0] = 'R';
-  out += report.signatures_checked ? " whole and signed" : " whole and linked";
-  if (report.links_only)
+  const bool part = report.signatures_checked && (report.signed_from > 0 || report.signed_to > 0);
+  out += report.signatures_checked && !part ? " whole and signed" : " whole and linked";
+  if (part)
+    out += "; signed are rows " + grouped(std::max(report.signed_from, report.first_row)) + " to " +
+           grouped(report.signed_to > 0 ? report.signed_to : report.last_row()) +
+           ", the others were not looked at for that, as was asked for";
+  else if (report.links_only)
     out += "; that each of them is signed was not looked at, as was asked for";
   else if (!report.signatures_checked)
     out += "; that they are signed is not proven: there are no keys";
@@ -83,7 +88,7 @@ std::string sentence(const VerifyReport& report) {
   if (report.checkpoint_rows == 0)
     out += "no checkpoint after it";
   else if (report.checkpoint_rows == report.last_row())
-    out += "the checkpoint of that row was cosigned by too few witnesses";
+    out += "the checkpoint of that row is not cosigned by enough witnesses";
   else
     out += "no checkpoint after it, the last one is of row " + grouped(report.checkpoint_rows);
   if (seen) out += "; row " + grouped(report.witnessed_rows) + by;
@@ -125,7 +130,7 @@ std::string to_text(const VerifyReport& report) {
     out += "  No signature was checked: there are no keys to check them with.\n";
   else if (!report.keys_pinned && !report.links_only)
     out += "  The keys were not pinned: they came with the rows. --signers FILE gives keys that you trust.\n";
-  if (report.checkpoints > 0 && !report.policy_pinned)
+  if (report.witnessed_rows > 0 && !report.policy_pinned)  // of others nothing is believed
     out += "  The keys of log and witnesses were not pinned: they came with the rows. --policy FILE gives those that you trust.\n";
   return out;
 }
@@ -148,6 +153,8 @@ Json to_json(const VerifyReport& report) {
   out.set("lastCreatedAt", any ? Json(format_rfc3339_us(report.last_created_at_us)) : Json());
   out.set("headHash", any ? Json(report.head_hash) : Json()).set("keysPinned", report.keys_pinned);
   out.set("signaturesChecked", report.signatures_checked).set("findings", std::move(findings));
+  out.set("signedFrom", report.signed_from > 0 ? Json(std::to_string(report.signed_from)) : Json());
+  out.set("signedTo", report.signed_to > 0 ? Json(std::to_string(report.signed_to)) : Json());
   out.set("mode", report.links_only ? "links" : "signatures").set("equivalentRows", std::to_string(report.equivalent_rows));
   out.set("checkpoints", std::to_string(report.checkpoints)).set("checkpointRows", std::to_string(report.checkpoint_rows));
   out.set("witnessedRows", std::to_string(report.witnessed_rows)).set("witnesses", report.witnesses);

@@ -160,8 +160,8 @@ void hold_against(CheckpointCheck& checkpoints, RowProver& prover, VerifyReport&
 
 /// What an export has beside its rows: policy, checkpoints and tiles. Each is `named` from then on.
 Result<void> take_evidence(const std::string& dir, const ArchiveManifest& manifest, const std::vector<std::string>& present,
-                           const VerifyOptions& options, VerifyReport& report, CheckpointCheck& checkpoints,
-                           std::set<std::string>& named, std::vector<Finding>& findings) {
+                           const VerifyOptions& options, CheckpointCheck& checkpoints, std::set<std::string>& named,
+                           std::vector<Finding>& findings) {
   std::vector<std::pair<std::string, std::string>> notes;
   std::optional<NotePolicy> own;
   for (const ArchiveEvidence& one : manifest.evidence) {
@@ -178,22 +178,24 @@ Result<void> take_evidence(const std::string& dir, const ArchiveManifest& manife
       notes.emplace_back(one.name, file->bytes());
     }
   }
-  report.policy_pinned = options.policy.has_value();
   if (options.policy || own)
     for (const auto& [name, note] : notes)
       checkpoints.add_note(name, note, options.policy ? *options.policy : *own, !options.policy);
   if (manifest.tree_root.empty()) return {};
-  std::vector<std::string> tiles;
+  std::vector<std::string> files;
   for (const std::string& name : present)
-    if (parse_tile_name(name)) tiles.push_back(name);
-  named.insert(tiles.begin(), tiles.end());
-  checkpoints.expect_tiles(dir, tiles);
+    if (parse_tile_name(name) || (manifest.indexed && parse_id_segment_name(name))) files.push_back(name);
+  named.insert(files.begin(), files.end());
+  checkpoints.expect_files(dir, files, manifest.indexed);
   return {};
 }
 
 void note_keys(const VerifyOptions& options, bool any, VerifyReport& report) {
   report.keys_pinned = options.pinned.has_value();
+  report.policy_pinned = options.policy.has_value();
   report.links_only = options.links_only;
+  report.signed_from = options.from.value_or(0);
+  report.signed_to = options.to.value_or(0);
   report.signatures_checked = any && !options.links_only;
 }
 
@@ -210,7 +212,7 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   std::vector<Finding> files;
   std::set<std::string> named{"manifest.json", "signers.json"};
   CheckpointCheck checkpoints(report);
-  if (around.manifest_holds) TRY(take_evidence(dir, around.manifest, present, options, report, checkpoints, named, files));
+  if (around.manifest_holds) TRY(take_evidence(dir, around.manifest, present, options, checkpoints, named, files));
   take_given_checkpoints(options, checkpoints);
   if (around.manifest_holds && !around.manifest.files.empty()) prover.continue_at(around.manifest.files.front().first_sequence);
   hold_against(checkpoints, prover, report);
@@ -233,7 +235,7 @@ Result<VerifyReport> verify_archive_once(const std::string& dir, const VerifyOpt
   }
   prover.drain();
   prover.end(dir);
-  if (report.first_row == 1) checkpoints.end(prover.broken());
+  if (report.first_row == 1) checkpoints.end(prover.broken(), options.policy.has_value(), dir);
   corrections.end(prover.broken());
   if (around.manifest_holds && !prover.broken() && !around.manifest.tree_root.empty() &&
       to_hex(as_bytes(checkpoints.root())) != around.manifest.tree_root)
@@ -327,7 +329,6 @@ Result<VerifyReport> verify_batches_once(const std::string& dir, const VerifyOpt
   note_keys(options, signers.has_value(), report);
   RowProver prover(report.signatures_checked ? &*signers : nullptr, options, report);
   CheckpointCheck checkpoints(report);
-  report.policy_pinned = options.policy.has_value();
   for (const std::string& name : names_below(present, "checkpoints/")) {
     named.insert(name);
     if (!options.policy) continue;  // nothing says whose word they are
@@ -370,7 +371,7 @@ Result<VerifyReport> verify_batches_once(const std::string& dir, const VerifyOpt
   for (const std::string& name : present)
     if (!named.contains(name)) files.push_back(file_finding(name, "unlisted", "no batch names it"));
   prover.end(dir);
-  checkpoints.end(prover.broken());
+  checkpoints.end(prover.broken(), options.policy.has_value(), dir);
   report.findings.insert(report.findings.end(), files.begin(), files.end());
   judge_emptiness(options, dir, report);
   return report;
@@ -442,7 +443,7 @@ Result<VerifyReport> verify_chain(const StoredChain& chain, const VerifyOptions&
   else
     judge_end(chain.head, chain.complete, place, prover, report.findings);
   prover.end(place);
-  if (report.first_row == 1) checkpoints.end(prover.broken());
+  if (report.first_row == 1) checkpoints.end(prover.broken(), options.policy.has_value(), place);
   corrections.end(prover.broken());
   judge_emptiness(options, place, report);
   return report;
@@ -486,7 +487,7 @@ Result<VerifyReport> verify_files(std::vector<LooseFile> files, const VerifyOpti
   if (head) judge_end(*head, complete, place, prover, findings);
   report.findings.insert(report.findings.end(), findings.begin(), findings.end());
   prover.end(place);
-  checkpoints.end(prover.broken());
+  checkpoints.end(prover.broken(), options.policy.has_value(), place);
   corrections.end(prover.broken());
   if (!options.links_only && !options.pinned)
     report.findings.push_back(

@@ -33,8 +33,10 @@ struct VerifyReport {
   std::string head_hash;     // of the last proven row
   bool keys_pinned = false;  // else the keys came with the rows, and prove only that the parts fit together
   bool signatures_checked = true;
-  bool links_only = false;            // signatures were left out because that was asked for
-  bool manifest_checked = false;      // a signed manifest says how many rows there were when it was written
+  bool links_only = false;  // signatures were left out because that was asked for
+  int64_t signed_from = 0,
+          signed_to = 0;          // rows whose signatures were looked at, where not all were to be; 0: from the first, to the last
+  bool manifest_checked = false;  // a signed manifest says how many rows there were when it was written
   bool earlier_head_reached = false;  // the chain is the one that an earlier head was taken from
   int64_t equivalent_rows = 0;        // proven ones whose text is not canonical, but whose canonical form is what was signed
   std::string first_equivalent;       // the first of them, and its place
@@ -68,7 +70,8 @@ struct VerifyOptions {
   std::optional<NotePolicy> policy;                              // keys of log and witnesses, from elsewhere
   std::vector<std::pair<std::string, std::string>> checkpoints;  // notes from elsewhere: their place and text
   std::optional<std::vector<processors::PersonalRow>> personal;  // plaintexts to hold the rows' commitments against; in memory
-  bool links_only = false;  // hashes, links and what is signed around the rows; no signature of a row
+  bool links_only = false;          // hashes, links and what is signed around the rows; no signature of a row
+  std::optional<int64_t> from, to;  // the signatures of these rows alone; every hash and every link all the same
   bool allow_empty = false;
   unsigned threads = 0;  // 0: one per core
   std::function<void(int64_t rows)> progress;

@@ -12,6 +12,8 @@ Finding finding(std::string place, std::string check, std::string detail, Errc c
   return {code, 0, {}, std::move(place), std::move(check), std::move(detail)};
 }
 
+std::string word_of(const std::string& name) { return name.starts_with("ids/") ? "index" : "tile"; }
+
 }  // namespace
 
 void CheckpointCheck::add_note(const std::string& place, std::string_view text, const NotePolicy& policy, bool strict) {
@@ -25,7 +27,7 @@ void CheckpointCheck::add_note(const std::string& place, std::string_view text, 
   const PolicyVerdict verdict = policy.judge(*note, strict);
   if (verdict.tampered) return refuse("checkpoint", verdict.fault);
   // A witness that did not answer takes nothing from the log's word; that there is no other chain is then not proven.
-  Head head{place, checkpoint->origin, checkpoint->root, 0, {}, 0};
+  Head head{place, checkpoint->origin, verdict.fault, checkpoint->root, 0, {}, 0};
   if (verdict.fault.empty()) {
     head.witnesses = verdict.witnesses.size();
     head.witnessed_s = verdict.witnessed_s;
@@ -34,25 +36,27 @@ void CheckpointCheck::add_note(const std::string& place, std::string_view text, 
   heads_.emplace(checkpoint->size, std::move(head));
 }
 
-void CheckpointCheck::expect_tiles(std::string dir, const std::vector<std::string>& names) {
+void CheckpointCheck::expect_files(std::string dir, const std::vector<std::string>& names, bool ids) {
   dir_ = std::move(dir);
-  tiles_expected_ = true;
-  for (const std::string& name : names) tiles_.emplace(name, false);
+  files_expected_ = true;
+  ids_expected_ = ids;
+  for (const std::string& name : names) files_.emplace(name, false);
 }
 
-Result<void> CheckpointCheck::tile(const std::string& name, std::string_view bytes) {
-  if (!tiles_expected_) return {};
-  if (auto expected = tiles_.find(name); expected != tiles_.end()) expected->second = true;
+Result<void> CheckpointCheck::made(const std::string& name, std::string_view bytes) {
+  if (!files_expected_) return {};
+  if (auto expected = files_.find(name); expected != files_.end()) expected->second = true;
   Result<MappedFile> file = MappedFile::open(dir_ + "/" + name);
   if (file && file->bytes() == bytes) return {};
   if (findings_.size() < kFindingsMax)
-    findings_.push_back(file ? finding(name, "tile", "it is not the tile that the rows make")
+    findings_.push_back(file ? finding(name, word_of(name), "it is not the one that the rows make")
                              : finding(name, "missing", "the file is not there", Errc::kIncomplete));
   return {};
 }
 
 void CheckpointCheck::add_row(const Sha256Digest& hash, std::string_view event_id, int64_t created_at_us) {
   CHECK(tree_.add(processors::merkle_leaf(as_bytes(hash))));
+  if (ids_expected_) CHECK(ids_.add(event_id));
   auto [begin, end] = heads_.equal_range(tree_.size());
   if (begin == end) return;
   const int64_t held_before = report_.checkpoint_rows;
@@ -67,6 +71,7 @@ void CheckpointCheck::judge(const Head& head, uint64_t size, std::string_view ev
   const int64_t rows = static_cast<int64_t>(size);
   if (head.root == tree_.root()) {
     ++report_.checkpoints;
+    counted_ = counted_ || head.fault.empty();
     if (rows >= report_.checkpoint_rows) {
       report_.checkpoint_rows = rows;
       if (head.witnesses > 0) {
@@ -85,7 +90,7 @@ void CheckpointCheck::judge(const Head& head, uint64_t size, std::string_view ev
                            std::to_string(report_.checkpoint_rows + 1) + " to " + std::to_string(rows) + " was written anew"});
 }
 
-void CheckpointCheck::end(bool broken) {
+void CheckpointCheck::end(bool broken, bool wanted, const std::string& place) {
   const int64_t rows = static_cast<int64_t>(tree_.size());
   if (!broken && !heads_.empty() && heads_.rbegin()->first > tree_.size()) {  // the greatest says it for all
     const auto& [size, head] = *heads_.rbegin();
@@ -94,10 +99,16 @@ void CheckpointCheck::end(bool broken) {
         "it was signed over " + std::to_string(size) + " rows; there are " + std::to_string(rows) + ": the tail was cut off"));
   } else if (!broken) {
     CHECK(tree_.write_partial());
-    for (const auto& [name, made] : tiles_)
+    CHECK(ids_.write_partial());
+    for (const auto& [name, made] : files_)
       if (!made && findings_.size() < kFindingsMax)
-        findings_.push_back(finding(name, "tile", "it is no tile of a tree of " + std::to_string(rows) + " rows"));
+        findings_.push_back(finding(name, word_of(name), "there is none of that name for " + std::to_string(rows) + " rows"));
   }
+  if (wanted && !broken && !counted_ && findings_.empty())
+    findings_.push_back(finding(place, "checkpoint",
+                                heads_.empty() ? "there is no checkpoint that the policy could count"
+                                               : "the policy counts no checkpoint of these rows: " + heads_.rbegin()->second.fault,
+                                Errc::kIncomplete));
   if (forged_) {  // rows that fit together, but are not those that were signed
     report_.rows = report_.checkpoint_rows;
     report_.last_id = held_id_;

@@ -4,7 +4,6 @@
 #include <charconv>
 
 #include "schemas/utf8.h"
-#include "streams/signer.h"
 
 namespace assay::streams {
 namespace {
@@ -66,6 +65,11 @@ Result<NoteSignature> parse_signature(std::string_view line) {
   Result<std::string> raw = from_base64(line.substr(space + 1));
   if (!raw || raw->size() < 5) return bad("a signature is not base64 of an id and a signature");
   return NoteSignature{std::string(line.substr(0, space)), big_endian(*raw), raw->substr(4)};
+}
+
+Result<void> check_name(const std::string& name) {
+  if (is_note_name(name)) return {};
+  return Error{Errc::kUsage, "signing notes as \"" + name + "\": such a name may not stand in a note; it has no spaces and no '+'"};
 }
 
 }  // namespace
@@ -141,6 +145,37 @@ std::string Note::to_text() const {
 
 std::string cosigned_text(std::string_view text, int64_t time_s) {
   return "cosignature/v1\ntime " + std::to_string(time_s) + "\n" + std::string(text);
+}
+
+Result<std::unique_ptr<NoteSigner>> NoteSigner::open(std::shared_ptr<Signer> signer, const std::string& name, NoteKeyType type) {
+  TRY(check_name(name));
+  const SignerKey& known = signer->key();
+  Result<std::string> raw = from_base64(known.public_key);
+  if (known.algorithm != kEd25519 || !raw || raw->size() != kKeyBytes)
+    return Error{Errc::kRefused, "signing notes as " + name + ": they are signed with Ed25519, and the key " + known.signer_id +
+                                     " is of " + known.algorithm};
+  return std::unique_ptr<NoteSigner>(new NoteSigner(std::move(signer), {name, type, std::move(raw).value()}));
+}
+
+Result<NoteSignature> NoteSigner::sign(std::string_view text, int64_t time_s) const {
+  const bool cosigns = key_.type == NoteKeyType::kCosignature;
+  const std::string message = cosigns ? cosigned_text(text, time_s) : std::string(text);
+  TRY_ASSIGN(std::string signature, signer_->sign_message(message));
+  if (!ed25519_verify(key_.public_key, message, signature))
+    return Error{Errc::kRefused, "signing a note as " + key_.name + ": what the signer gave is no signature of its key"};
+  std::string bytes;
+  if (cosigns) append_big_endian(static_cast<uint64_t>(time_s), kTimeBytes, bytes);
+  return NoteSignature{key_.name, key_.id(), bytes + signature};
+}
+
+Result<std::unique_ptr<NoteSigner>> open_note_signer(const NoteSignerOptions& options) {
+  TRY(check_name(options.name));  // before a key is made for it
+  FileSignerOptions file;
+  file.path = options.path;
+  file.signer_id = options.name;
+  file.create = options.create;
+  TRY_ASSIGN(auto signer, open_file_signer(file));
+  return NoteSigner::open(std::move(signer), options.name, options.type);
 }
 
 Signed signed_by(const Note& note, const NoteKey& key, int64_t* time_s) {

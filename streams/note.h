@@ -11,6 +11,7 @@
 
 #include "schemas/hash.h"
 #include "streams/base.h"
+#include "streams/signer.h"
 
 namespace assay::streams {
 
@@ -70,22 +71,31 @@ struct Checkpoint {
   bool operator==(const Checkpoint&) const = default;
 };
 
-/// Signs notes with an Ed25519 key in a file, as open_file_signer() has it.
+/// Signs notes with an Ed25519 key, wherever it is.
 class NoteSigner {
  public:
-  virtual ~NoteSigner() = default;
-  virtual const NoteKey& key() const = 0;
-  /// Signature of the text; `time_s` stands in a cosignature, and is not looked at otherwise.
-  virtual NoteSignature sign(std::string_view text, int64_t time_s = 0) const = 0;
+  /// `name`: of the key, without spaces and '+'. Errors: kUsage (the name), kRefused (a key that is not Ed25519).
+  static Result<std::unique_ptr<NoteSigner>> open(std::shared_ptr<Signer> signer, const std::string& name, NoteKeyType type);
+
+  const NoteKey& key() const { return key_; }
+  /// Signature of the text; `time_s` stands in a cosignature, and is not looked at otherwise. It holds: that is looked at first.
+  /// Errors: those of the signer.
+  Result<NoteSignature> sign(std::string_view text, int64_t time_s = 0) const;
+
+ private:
+  NoteSigner(std::shared_ptr<Signer> signer, NoteKey key) : signer_(std::move(signer)), key_(std::move(key)) {}
+
+  std::shared_ptr<Signer> signer_;
+  NoteKey key_;
 };
 
 struct NoteSignerOptions {
-  std::string path;
-  std::string name;  // of the key: no spaces, no '+'
+  std::string path;  // of a key file, as open_file_signer() has it
+  std::string name;
   NoteKeyType type = NoteKeyType::kLog;
   bool create = true;  // behaviour: make the key when there is none
 };
-/// Errors: kUsage (the name), kRefused (a file that others may read), kNotFound, kCorrupt (not such a file).
+/// Errors: as NoteSigner::open() and open_file_signer().
 Result<std::unique_ptr<NoteSigner>> open_note_signer(const NoteSignerOptions& options);
 
 /// Whether the name may stand in a note.

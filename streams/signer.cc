@@ -53,6 +53,10 @@ Result<std::optional<int64_t>> bound(const Json& entry, std::string_view name) {
 
 }  // namespace
 
+Result<std::string> Signer::sign_message(std::string_view) {
+  return Error{Errc::kRefused, "signing a message with " + key().signer_id + ": this kind of signer signs digests alone"};
+}
+
 Result<std::vector<std::string>> Signer::sign_all(std::span<const Sha256Digest> digests) {
   std::vector<std::string> signatures;
   signatures.reserve(digests.size());

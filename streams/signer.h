@@ -25,6 +25,9 @@ class Signer {
   virtual Result<std::string> sign(const Sha256Digest& digest) = 0;
   /// The signatures of the digests in their order: all, or an error. Errors: as sign().
   virtual Result<std::vector<std::string>> sign_all(std::span<const Sha256Digest> digests);
+  /// The raw signature of a message as it is, which Ed25519 alone has. Errors: kRefused (this kind of signer takes digests), and
+  /// as sign().
+  virtual Result<std::string> sign_message(std::string_view message);
   /// How many digests one call of the service takes.
   virtual size_t batch_max() const { return 1; }
   /// Id, public key and algorithm, as they stand in the registry.

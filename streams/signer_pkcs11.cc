@@ -161,7 +161,12 @@ class Pkcs11Signer : public Signer {
   }
 
   Result<std::string> sign(const Sha256Digest& digest) override {
-    return with_token<std::string>([&] { return sign_once(digest); });
+    // RSA takes the digest with the name of its kind before it; Ed25519 takes it as the message that it is.
+    return signed_by_token((rsa_ ? std::string(kSha256DigestInfo) : std::string()) + std::string(as_bytes(digest)));
+  }
+
+  Result<std::string> sign_message(std::string_view message) override {
+    return rsa_ ? Signer::sign_message(message) : signed_by_token(std::string(message));
   }
 
   const SignerKey& key() const override { return key_; }
@@ -354,9 +359,12 @@ class Pkcs11Signer : public Signer {
     return {};
   }
 
-  Result<std::string> sign_once(const Sha256Digest& digest) {
+  Result<std::string> signed_by_token(std::string message) {
+    return with_token<std::string>([&] { return sign_once(message); });
+  }
+
+  Result<std::string> sign_once(std::string& message) {
     TRY_ASSIGN(CK_SESSION_HANDLE session, borrow());
-    std::string message = rsa_ ? std::string(kSha256DigestInfo) + std::string(as_bytes(digest)) : std::string(as_bytes(digest));
     std::string signature(1024, '\0');
     CK_ULONG size = signature.size();
     CK_MECHANISM mechanism{rsa_ ? CKM_RSA_PKCS : CKM_EDDSA, nullptr, 0};

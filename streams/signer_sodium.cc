@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "streams/note.h"
 #include "streams/signer.h"
 
 namespace assay::streams {
@@ -32,9 +31,10 @@ class FileSigner : public Signer {
   FileSigner(const FileSigner&) = delete;
   FileSigner& operator=(const FileSigner&) = delete;
 
-  Result<std::string> sign(const Sha256Digest& digest) override {
+  Result<std::string> sign(const Sha256Digest& digest) override { return sign_message(as_bytes(digest)); }
+  Result<std::string> sign_message(std::string_view message) override {
     std::string signature(crypto_sign_BYTES, '\0');
-    crypto_sign_detached(reinterpret_cast<unsigned char*>(signature.data()), nullptr, digest.data(), digest.size(), secret_);
+    crypto_sign_detached(reinterpret_cast<unsigned char*>(signature.data()), nullptr, raw(message), message.size(), secret_);
     return signature;
   }
   const SignerKey& key() const override { return key_; }
@@ -69,10 +69,6 @@ Result<void> create_key_file(const std::string& path) {
   return {};
 }
 
-}  // namespace
-
-namespace {
-
 /// The seed in the key file, which is made first when there is none and `create` is set. Whoever takes it wipes it.
 Result<std::string> read_seed(const std::string& path, bool create) {
   if (sodium_init() < 0) return failed(path, "libsodium does not start");
@@ -98,34 +94,6 @@ Result<std::string> read_seed(const std::string& path, bool create) {
   return seed;
 }
 
-class FileNoteSigner : public NoteSigner {
- public:
-  FileNoteSigner(std::string_view seed, std::string name, NoteKeyType type) {
-    unsigned char public_key[crypto_sign_PUBLICKEYBYTES];
-    crypto_sign_seed_keypair(public_key, secret_, raw(seed));
-    key_ = {std::move(name), type, std::string(bytes_of(public_key, sizeof public_key))};
-  }
-  ~FileNoteSigner() override { sodium_memzero(secret_, sizeof secret_); }
-  FileNoteSigner(const FileNoteSigner&) = delete;
-  FileNoteSigner& operator=(const FileNoteSigner&) = delete;
-
-  const NoteKey& key() const override { return key_; }
-
-  NoteSignature sign(std::string_view text, int64_t time_s) const override {
-    const bool cosigns = key_.type == NoteKeyType::kCosignature;
-    const std::string message = cosigns ? cosigned_text(text, time_s) : std::string(text);
-    std::string signature(crypto_sign_BYTES, '\0');
-    crypto_sign_detached(reinterpret_cast<unsigned char*>(signature.data()), nullptr, raw(message), message.size(), secret_);
-    std::string time;
-    for (int shift = 56; cosigns && shift >= 0; shift -= 8) time.push_back(static_cast<char>(time_s >> shift));
-    return {key_.name, key_.id(), time + signature};
-  }
-
- private:
-  unsigned char secret_[crypto_sign_SECRETKEYBYTES];
-  NoteKey key_;
-};
-
 }  // namespace
 
 Result<std::unique_ptr<Signer>> open_file_signer(const FileSignerOptions& options) {
@@ -134,16 +102,6 @@ Result<std::unique_ptr<Signer>> open_file_signer(const FileSignerOptions& option
                   Errc::kRefused);
   TRY_ASSIGN(std::string seed, read_seed(options.path, options.create));
   std::unique_ptr<Signer> signer = std::make_unique<FileSigner>(seed, options.signer_id);
-  sodium_memzero(seed.data(), seed.size());
-  return signer;
-}
-
-Result<std::unique_ptr<NoteSigner>> open_note_signer(const NoteSignerOptions& options) {
-  if (!is_note_name(options.name))
-    return Error{Errc::kUsage, "opening the signing key " + options.path + ": \"" + options.name +
-                                   "\" may not stand in a note: a name has no spaces and no '+'"};
-  TRY_ASSIGN(std::string seed, read_seed(options.path, options.create));
-  std::unique_ptr<NoteSigner> signer = std::make_unique<FileNoteSigner>(seed, options.name, options.type);
   sodium_memzero(seed.data(), seed.size());
   return signer;
 }

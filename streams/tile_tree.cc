@@ -190,11 +190,6 @@ Sha256Digest TileBuilder::root() const {
   return root ? *root : sha256({});
 }
 
-std::optional<Sha256Digest> TileBuilder::last_leaf() const {
-  if (levels_.empty() || levels_[0].hashes.empty()) return std::nullopt;
-  return digest_at(levels_[0].hashes, levels_[0].hashes.size() / kHashBytes - 1);
-}
-
 Result<void> TileBuilder::write_partial() const {
   for (size_t level = 0; level < levels_.size(); ++level)
     if (const Level& part = levels_[level]; !part.hashes.empty())

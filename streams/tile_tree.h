@@ -68,8 +68,6 @@ class TileBuilder {
   Result<void> add(const Sha256Digest& leaf);
   uint64_t size() const { return size_; }
   Sha256Digest root() const;
-  /// The last leaf, if the tree has one whose tile is not full.
-  std::optional<Sha256Digest> last_leaf() const;
   /// Writes the tiles that are not full: those a checkpoint of this size needs.
   Result<void> write_partial() const;
 

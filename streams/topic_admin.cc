@@ -42,6 +42,7 @@ std::vector<TopicConfig> wanted_topics(const TopicPlan& plan) {
     topic.max_record_bytes = kMaxDeadLetterBytes;
     topics.push_back(topic);
   }
+  topics.push_back({plan.prefix + std::string(kCheckpointTopic), 1, false, -1, kMaxRecordBytes});
   return topics;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "streams/log.h"
@@ -17,7 +18,11 @@ struct TopicPlan {
 /// Scoring and promotion have a task for each partition, allocation has one: each writes its manifests to a partition of its own.
 constexpr int32_t manifest_partitions(int32_t partitions) { return 2 * partitions + 1; }
 
-/// The catalogue under the prefix, and for each topic that somebody reads the topic of its dead letters.
+/// Checkpoints of the audit chain as C2SP signed notes, key = origin. Not of the catalogue: no task reads or writes it, and what an
+/// archive keeps of it lies there as notes.
+inline constexpr std::string_view kCheckpointTopic = "assay.checkpoints.v1";
+
+/// The catalogue under the prefix, for each topic that somebody reads the topic of its dead letters, and that of the checkpoints.
 std::vector<TopicConfig> wanted_topics(const TopicPlan& plan);
 
 struct TopicDifference {

@@ -109,9 +109,11 @@ WitnessAnswer Witness::add_checkpoint(std::string_view body, int64_t now_s) {
   if (!holds) return refuse(422, "the checkpoint does not continue the one that was cosigned last");
   if (checkpoint->size == 0 && checkpoint->root != sha256({})) return refuse(422, "an empty tree has another root");
 
+  Result<NoteSignature> signature = state_->signer->sign(note->text, now_s);
+  if (!signature) return refuse(500, signature.error().message);
   if (Result<void> kept = replace_file(dir, file, note->text, state_->options.sync); !kept)
     return refuse(500, kept.error().message);
-  return {200, "text/plain; charset=utf-8", to_line(state_->signer->sign(note->text, now_s))};
+  return {200, "text/plain; charset=utf-8", to_line(*signature)};
 }
 
 }  // namespace assay::streams

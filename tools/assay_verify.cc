@@ -9,6 +9,7 @@
 #include <iterator>
 #include <string>
 
+#include "streams/archive_files.h"
 #include "streams/audit_proof.h"
 #include "streams/audit_verify.h"
 #include "tools/byte_source.h"
@@ -116,12 +117,16 @@ int main(int argc, char** argv) {
   app.add_option("--head", head, "an earlier head: what `assay audit head -o json` printed (or its file), or ROWS:HASH");
   app.add_option("--policy", policy, "file with the keys of log and witnesses to trust, and the quorum (C2SP tlog-policy)")
       ->check(CLI::ExistingFile);
-  app.add_option("--checkpoint", checkpoints, "checkpoints from elsewhere, one a file; needs --policy")->check(CLI::ExistingFile);
+  app.add_option("--checkpoint", checkpoints, "checkpoints from elsewhere: files, or directories of .note; needs --policy")
+      ->check(CLI::ExistingPath);
   app.add_option("--proof", proof, "a proof to check, instead of a chain; needs --policy")->check(CLI::ExistingFile);
   app.add_option("--personal", personal,
                  "plaintexts to hold the commitments against, as `audit export --with-personal` writes them")
       ->check(CLI::ExistingFile);
   app.add_flag("--links", options.links_only, "check each hash and each link, and no signature of a row");
+  app.add_option("--from", options.from, "check signatures from this row on; every hash and link all the same")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--to", options.to, "check signatures up to this row")->check(CLI::PositiveNumber);
   app.add_flag("--json", json, "print the verdict as JSON");
   app.add_flag("--allow-empty", options.allow_empty, "accept a chain without a row");
   app.add_option("--threads", options.threads, "threads (one per core)")->check(CLI::Range(1, 256));
@@ -152,9 +157,21 @@ int main(int argc, char** argv) {
   }
   if (!options.policy && (!checkpoints.empty() || !proof.empty()))
     return fail({Errc::kUsage, "--checkpoint and --proof need --policy: without keys anybody could have signed them"});
+  if (options.from && options.to && *options.from > *options.to)
+    return fail({Errc::kUsage, "--from is behind --to: no row is left"});
   if (paths.empty() == proof.empty()) return fail({Errc::kUsage, "give a chain to prove (see --help), or --proof FILE"});
   if (!proof.empty()) return check(text_of(proof), options, json);
-  for (const std::string& file : checkpoints) options.checkpoints.emplace_back(file, text_of(file));
+  for (const std::string& place : checkpoints) {
+    std::vector<std::string> files{place};
+    if (is_directory(place)) {
+      files.clear();
+      Result<std::vector<std::string>> names = list_files(place);
+      if (!names) return fail(names.error());
+      for (const std::string& name : *names)
+        if (name.ends_with(".note")) files.push_back(place + "/" + name);
+    }
+    for (const std::string& file : files) options.checkpoints.emplace_back(file, text_of(file));
+  }
   options.progress = progress();
   Result<VerifyReport> report = prove(paths, options);
   if (options.progress) std::fprintf(stderr, "\r%60s\r", "");

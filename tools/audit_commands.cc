@@ -17,8 +17,11 @@ namespace assay::tools {
 namespace {
 
 struct Flags {
-  std::string out, archive, signers, head, policy, from_row, to_row, place;
-  bool allow_empty = false, links = false, personal = false;
+  std::string out, archive, signers, head, policy, place;
+  std::string from_row, to_row;  // the part to export
+  std::optional<int64_t> signed_from, signed_to;
+  std::vector<std::string> checkpoints;
+  bool allow_empty = false, links = false, json = false, personal = false;
 };
 
 std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
@@ -84,10 +87,15 @@ Result<int> verify(Context& context, const Flags& flags) {
   streams::VerifyOptions options;
   options.allow_empty = flags.allow_empty;
   options.links_only = flags.links;
+  options.from = flags.signed_from;
+  options.to = flags.signed_to;
+  if (flags.signed_from.value_or(1) < 1 || flags.signed_to.value_or(1) < flags.signed_from.value_or(1))
+    return Error{Errc::kUsage, "--from and --to are numbers of rows, the second not before the first"};
   if (!flags.head.empty()) {
     TRY_ASSIGN(options.earlier_head, streams::parse_earlier_head(flags.head));
   }
   TRY(trust_policy(flags.policy, flags.archive.empty() ? checkpoint_dir(context.settings) : std::string(), options));
+  TRY(add_checkpoints(flags.checkpoints, options));
   if (!flags.signers.empty()) {
     TRY_ASSIGN(options.pinned, streams::SignerRegistry::load(flags.signers));
   }
@@ -103,8 +111,8 @@ Result<int> verify(Context& context, const Flags& flags) {
     TRY_ASSIGN(streams::StoredChain chain, streams::open_database_chain(context.settings.database.url));
     TRY_ASSIGN(report, streams::verify_chain(chain, options));
   }
-  if (context.format == Format::kJson)
-    context.out << render_object(streams::to_json(report), context.format);
+  if (context.format == Format::kJson || flags.json)
+    context.out << render_object(streams::to_json(report), Format::kJson);
   else
     context.out << streams::to_text(report);
   return report.exit_code();
@@ -151,6 +159,11 @@ void register_audit(Command& root) {
       .option("--head", flags->head, "An earlier head that the chain must continue: ROWS:HASH")
       .option("--policy", flags->policy,
               "Keys of log and witnesses to trust (C2SP tlog-policy): DIR/checkpoints is held against the rows")
+      .option("--checkpoint", flags->checkpoints,
+              "A checkpoint from elsewhere, or a directory of them; may be given often, needs --policy")
+      .option("--from", flags->signed_from, "Check signatures from this row on; every hash and link all the same")
+      .option("--to", flags->signed_to, "Check signatures up to this row")
+      .flag("--json", flags->json, "The same as -o json")
       .flag("--links", flags->links, "Hashes and links only, no signature of a row")
       .flag("--with-personal", flags->personal, "Hold the commitments against the personal data; with a database, as the auditor")
       .flag("--allow-empty", flags->allow_empty, "An empty chain is no failure");

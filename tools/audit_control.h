@@ -43,7 +43,8 @@ Result<void> send_control_events(Context& context, std::span<const std::string> 
 /// log. Errors: as replay::compare_chain().
 Result<void> compare_with_log(Context& context);
 
-/// Asks the process that runs on the data directory; nothing: none does. Errors: its own.
+/// Asks the process that runs on the data directory to do what only it can; nothing: none runs there.
+/// Errors: what it answers.
 Result<std::optional<Json>> ask_running(const Settings& settings, std::string_view target, const Json& body, int64_t timeout_ms);
 
 /// DIR/control.sock: there a running process takes control events and compares the chain, for whoever may open it.

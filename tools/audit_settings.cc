@@ -4,6 +4,7 @@
 
 #include "processors/personal.h"
 #include "schemas/time.h"
+#include "streams/note.h"
 
 namespace assay::tools {
 namespace {
@@ -77,6 +78,15 @@ void read_audit(Members& table, AuditSettings& audit) {
   table.count("sign_threads", audit.sign_threads);
   if (audit.sign_threads < 1 || audit.sign_threads > 64) table.refuse("sign_threads", "must lie within 1 and 64");
   table.choice("eval_submit", audit.eval_submit, {"range", "each"});
+  table.duration("checkpoint_interval", audit.checkpoint_interval_ms);
+  if (audit.checkpoint_interval_ms != 0 && audit.checkpoint_interval_ms < 1000)
+    table.refuse("checkpoint_interval", "must be \"0s\" or at least a second, such as \"10m\"");
+  table.text("checkpoint_origin", audit.checkpoint_origin);
+  if (!streams::is_note_name(audit.checkpoint_origin))
+    table.refuse("checkpoint_origin", "must be a name without spaces and '+', such as \"audit.example.org/assay\"");
+  table.choice("checkpoint_signer", audit.checkpoint_signer, {"file", "pkcs11"});
+  table.text("checkpoint_key", audit.checkpoint_key);
+  table.text("checkpoint_policy", audit.checkpoint_policy);
   table.text("kms_waiver_by", audit.kms_waiver_by);
   std::string until;
   table.text("kms_waiver_until", until);
@@ -96,6 +106,11 @@ Json audit_settings_to_json(const AuditSettings& audit) {
       .set("sign_attempts", audit.sign_attempts)
       .set("sign_threads", audit.sign_threads)
       .set("eval_submit", audit.eval_submit)
+      .set("checkpoint_interval", format_duration_ms(audit.checkpoint_interval_ms))
+      .set("checkpoint_origin", audit.checkpoint_origin)
+      .set("checkpoint_signer", audit.checkpoint_signer)
+      .set("checkpoint_key", audit.checkpoint_key)
+      .set("checkpoint_policy", audit.checkpoint_policy)
       .set("kms_waiver_by", audit.kms_waiver_by)
       .set("kms_waiver_until", audit.kms_waiver_until_ms ? format_rfc3339_ms(*audit.kms_waiver_until_ms) : "")
       .set("pkcs11", Json::object()

@@ -59,6 +59,11 @@ struct AuditSettings {
   int64_t sign_threads = 4;                  // calls of a remote signer at once
   std::string eval_submit = "range";         // "range" | "each"
   std::vector<std::string> personal_fields;  // of events that people send: on the chain as commitments alone
+  int64_t checkpoint_interval_ms = 600'000;  // 0: none are made
+  std::string checkpoint_origin = "assay.local/audit";
+  std::string checkpoint_signer = "file";  // "file" | "pkcs11"
+  std::string checkpoint_key;              // file (empty: one beside signer_key), or label of the pair (empty: assay-checkpoint)
+  std::string checkpoint_policy;           // file with the witnesses; empty: there are none
   /// Who allows a key file to sign in production, and until when (ms since the epoch): an emergency, itself audited.
   std::string kms_waiver_by;
   std::optional<int64_t> kms_waiver_until_ms;

@@ -16,11 +16,10 @@
 #include "streams/audit_archive.h"
 #include "streams/audit_proof.h"
 #include "streams/checkpointer.h"
-#include "streams/https_client.h"
-#include "streams/object_store.h"
 #include "streams/postgres_sink.h"
 #include "streams/read_to_end.h"
 #include "tools/audit_control.h"
+#include "tools/checkpointing.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
 #include "tools/session.h"
@@ -31,17 +30,18 @@ namespace {
 namespace fs = std::filesystem;
 using streams::NotePolicy;
 
-constexpr int64_t kGapTimeoutMs = 600'000;  // it reads the whole chain
+constexpr int64_t kGapTimeoutMs = 600'000;         // it reads the whole chain
+constexpr int64_t kCheckpointTimeoutMs = 600'000;  // a tree that was lost is made again from the first row
 
 volatile std::sig_atomic_t stopping = 0;
 
 struct Flags {
-  std::string origin = "assay.local/audit", policy, publish, every;  // checkpoint
-  std::string id, archive;                                           // prove
+  CheckpointWishes wishes;  // checkpoint
+  std::string every;
+  std::string id, archive;  // prove
   std::optional<int64_t> sequence, from, to;
 };
 
-std::string all_checkpoints(const Settings& settings) { return (fs::path(settings.data_dir) / "checkpoints").string(); }
 std::string audit_dir(const Settings& settings) { return (fs::path(settings.data_dir) / "audit").string(); }
 
 Result<std::string> read_file(const std::string& path, const std::string& attempt) {
@@ -50,25 +50,10 @@ Result<std::string> read_file(const std::string& path, const std::string& attemp
   return std::string((std::istreambuf_iterator<char>(in)), {});
 }
 
-Result<NotePolicy> read_policy(const std::string& path) {
-  TRY_ASSIGN(std::string text, read_file(path, "reading a policy"));
-  Result<NotePolicy> policy = NotePolicy::parse(text);
-  if (!policy) return Error{Errc::kUsage, policy.error().message + " (" + path + ")"};
-  return policy;
-}
-
-Result<streams::StoredChain> open_chain(const Settings& settings, int64_t after) {
-  if (!settings.database.url.empty()) return streams::open_database_chain(settings.database.url, after);
-  return streams::open_archive_chain(audit_dir(settings), after);
-}
-
-/// POST add-checkpoint to the witness's URL.
-Result<std::pair<int, std::string>> ask(streams::HttpsClient& client, const NotePolicy::Witness& witness, const std::string& body) {
-  std::string url = witness.url;
-  while (url.ends_with('/')) url.pop_back();
-  TRY_ASSIGN(streams::HttpsResponse answer,
-             client.call({"POST", url + "/add-checkpoint", {{"Content-Type", "text/plain; charset=utf-8"}}, body}));
-  return std::pair(answer.status, answer.body);
+/// What stood in the process's way may be gone the next time.
+bool lasting(const Error& error) {
+  return error.code == Errc::kTampered || error.code == Errc::kRefused || error.code == Errc::kUsage ||
+         error.code == Errc::kCorrupt;
 }
 
 Result<int> make_checkpoints(Context& context, const Flags& flags) {
@@ -79,47 +64,31 @@ Result<int> make_checkpoints(Context& context, const Flags& flags) {
     if (!every_ms || *every_ms < 1000)
       return Error{Errc::kUsage, "--every " + flags.every + ": a duration of a second or more, such as 10m"};
   }
-  streams::CheckpointerOptions options;
-  options.dir = all_checkpoints(settings);
-  if (!flags.policy.empty()) {
-    TRY_ASSIGN(options.policy, read_policy(flags.policy));
+  TRY_ASSIGN(const auto running, ask_running(settings, "/audit/checkpoint", Json::object(), kCheckpointTimeoutMs));
+  if (running) {
+    if (every_ms || !flags.wishes.origin.empty() || !flags.wishes.policy.empty() || !flags.wishes.publish.empty())
+      return Error{
+          Errc::kUsage,
+          "making a checkpoint: the process that runs on " + settings.data_dir +
+              " makes them as its configuration says (audit.checkpoint_…); give no --origin, --policy, --publish or --every"};
+    context.out << render_object(*running, context.format);
+    return 0;
   }
-  streams::HttpsOptions over;
-  over.plain_http = true;  // a witness on this machine
-  TRY_ASSIGN(std::shared_ptr<streams::HttpsClient> client, streams::HttpsClient::open(over));
-  options.ask = [client](const NotePolicy::Witness& witness, const std::string& body) { return ask(*client, witness, body); };
-  options.on_trouble = [&](const std::string& what) { context.err << "assay: " << what << '\n'; };
-  if (!flags.publish.empty()) {
-    TRY_ASSIGN(std::shared_ptr<streams::ObjectStore> objects, streams::open_directory_objects(flags.publish, true));
-    // Objects are never overwritten: a note that got a cosignature later stands beside the one without.
-    options.publish = [objects](const streams::Checkpoint& checkpoint, const std::string& note) -> Result<void> {
-      std::string name = streams::checkpoint_file(checkpoint.size);
-      name.insert(name.rfind('.'), "-" + to_hex(as_bytes(sha256(note))).substr(0, 16));
-      TRY(objects->put_new(name, note));
-      return {};
-    };
-  }
-  TRY_ASSIGN(auto signer, streams::open_note_signer({(fs::path(settings.data_dir) / "checkpoint-signer.key").string(), flags.origin,
-                                                     streams::NoteKeyType::kLog, true}));
-  TRY_ASSIGN(auto checkpointer, streams::Checkpointer::open(std::move(options), std::move(signer)));
+  TRY_ASSIGN(
+      auto checkpointer,
+      open_checkpointer(settings, flags.wishes, nullptr, nullptr, [&](const NotePolicy::Witness& witness, const std::string& what) {
+        context.err << "assay: witness " << witness.name << " at " << witness.url << ": " << what << '\n';
+      }));
   std::signal(SIGTERM, [](int) { stopping = 1; });
   std::signal(SIGINT, [](int) { stopping = 1; });
   while (true) {
-    auto made = checkpointer->make([&](int64_t after) { return open_chain(settings, after); });
-    if (!made && (!every_ms || made.error().code == Errc::kTampered)) return made.error();
+    auto made = checkpointer->make([&](int64_t after) { return open_chain_after(settings, after); });
+    if (!made && (!every_ms || lasting(made.error()))) return made.error();
     if (!made) context.err << "assay: " << made.error().message << "; trying again in " << flags.every << '\n';
-    if (made && (*made || !every_ms)) {
-      Json row = Json::object();
-      TRY_ASSIGN(std::string newest,
-                 *made ? Result<std::string>((*made)->note) : read_file(all_checkpoints(settings) + "/checkpoint", "no row yet"));
-      TRY_ASSIGN(streams::Note note, streams::Note::parse(newest));
-      TRY_ASSIGN(streams::Checkpoint head, streams::Checkpoint::parse(note.text));
-      const streams::PolicyVerdict verdict = checkpointer->policy().judge(note);
-      row.set("origin", head.origin).set("rows", std::to_string(head.size)).set("root", to_base64(as_bytes(head.root)));
-      row.set("new", made->has_value()).set("cosignatures", static_cast<int64_t>(verdict.witnesses.size()));
-      row.set("quorum", verdict.fault.empty()).set("logKey", checkpointer->policy().logs().back().key.to_text());
-      context.out << render_object(row, context.format) << std::flush;
-    }
+    if (made && !checkpointer->newest() && !every_ms)
+      return Error{Errc::kIncomplete, "making a checkpoint: the chain has no row yet"};
+    if (made && checkpointer->newest() && (*made || !every_ms))
+      context.out << render_object(describe_checkpoint(*checkpointer, made->has_value()), context.format) << std::flush;
     if (!every_ms) return 0;
     for (int64_t waited = 0; waited < *every_ms && stopping == 0; waited += 100)
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -141,7 +110,7 @@ Result<std::map<int64_t, std::string>> notes_of(const std::string& dir) {
 Result<int> prove(Context& context, const Flags& flags) {
   const Settings& settings = context.settings;
   const bool exported = !flags.archive.empty();
-  const std::string dir = exported ? flags.archive : all_checkpoints(settings);
+  const std::string dir = exported ? flags.archive : checkpoints_of(settings);
   TRY_ASSIGN(auto notes, notes_of(dir));
   auto note_at = [&](int64_t size) -> Result<std::string> {
     auto note = notes.find(size);
@@ -149,23 +118,28 @@ Result<int> prove(Context& context, const Flags& flags) {
       return Error{Errc::kUsage, "proving from " + dir + ": there is no checkpoint of " + std::to_string(size) + " rows"};
     return read_file(note->second, "proving");
   };
+  // An export has the tree of all its rows, whichever checkpoints came with it.
+  auto grown_to = static_cast<uint64_t>(notes.rbegin()->first);
+  if (exported) {
+    TRY_ASSIGN(const streams::ArchiveManifest manifest, streams::read_archive_manifest(dir));
+    grown_to = static_cast<uint64_t>(manifest.head.sequence);
+  }
   Json proof;
   if (flags.from) {
     TRY_ASSIGN(std::string from, note_at(*flags.from));
     TRY_ASSIGN(std::string to, note_at(flags.to.value_or(notes.rbegin()->first)));
-    TRY_ASSIGN(proof, streams::prove_consistency(streams::directory_tiles(dir), from, to));
+    TRY_ASSIGN(proof, streams::prove_consistency(streams::directory_tiles(dir), grown_to, from, to));
   } else {
     if (flags.sequence.has_value() == !flags.id.empty())
       return Error{Errc::kUsage, "give one of --sequence N, --id EVENT, and --from ROWS for two checkpoints"};
     const bool database = !exported && !settings.database.url.empty();
     const std::string rows_dir = exported ? dir : audit_dir(settings);
     int64_t sequence = flags.sequence.value_or(0);
-    if (!flags.sequence) {
-      TRY_ASSIGN(sequence, database ? streams::find_database_row(settings.database.url, flags.id)
-                                    : streams::find_archive_row(rows_dir, flags.id));
-    }
     std::string line;
     if (database) {
+      if (!flags.sequence) {
+        TRY_ASSIGN(sequence, streams::find_database_row(settings.database.url, flags.id));
+      }
       TRY_ASSIGN(streams::StoredChain chain, streams::open_database_chain(settings.database.url, sequence - 1));
       TRY_ASSIGN(std::vector<streams::StoredLine> lines, chain.lines());
       if (sequence < 1 || lines.empty())
@@ -173,12 +147,16 @@ Result<int> prove(Context& context, const Flags& flags) {
       bool canonical_text = true;
       TRY_ASSIGN(streams::SignedRow row, streams::parse_audit_line(lines.front().text, nullptr, &canonical_text));
       line = audit_line(row);
-    } else {
+    } else if (flags.sequence) {
       TRY_ASSIGN(line, streams::read_archive_row(rows_dir, sequence));
+    } else {
+      TRY_ASSIGN(streams::FoundRow row, streams::find_archive_row(rows_dir, flags.id, dir));
+      sequence = row.sequence;
+      line = std::move(row.line);
     }
     // The newest checkpoint says it best: it covers the row, and most have seen it.
     TRY_ASSIGN(std::string note, note_at(flags.to.value_or(notes.rbegin()->first)));
-    TRY_ASSIGN(proof, streams::prove_inclusion(streams::directory_tiles(dir), sequence, line, note));
+    TRY_ASSIGN(proof, streams::prove_inclusion(streams::directory_tiles(dir), grown_to, sequence, line, note));
   }
   context.out << canonical(proof) << '\n';
   return 0;
@@ -250,7 +228,7 @@ Result<int> gap(Context& context) {
 }  // namespace
 
 std::string checkpoint_dir(const Settings& settings) {
-  const std::string dir = all_checkpoints(settings);
+  const std::string dir = checkpoints_of(settings);
   return fs::exists(dir + "/checkpoint") ? dir : "";
 }
 
@@ -264,7 +242,7 @@ Result<Json> find_gaps(const Settings& settings, streams::Log& log) {
   // What is committed must be covered; what came since may be on its way.
   TRY_ASSIGN(auto committed, log.committed(names.full("assay.scoring"), all));
 
-  TRY_ASSIGN(streams::StoredChain chain, open_chain(settings, 0));
+  TRY_ASSIGN(streams::StoredChain chain, open_chain_after(settings, 0));
   std::map<int32_t, Coverage> covered;
   Json problems = Json::array();
   auto problem = [&](int32_t partition, int64_t from, int64_t to, const char* what, const std::string& event) {
@@ -333,7 +311,7 @@ Result<Json> ask_for_gaps(Context& context) {
 
 Result<void> trust_policy(const std::string& file, const std::string& dir, streams::VerifyOptions& options) {
   if (file.empty()) return {};
-  TRY_ASSIGN(options.policy, read_policy(file));
+  TRY_ASSIGN(options.policy, read_note_policy(file));
   if (dir.empty()) return {};
   TRY_ASSIGN(auto notes, notes_of(dir));
   for (const auto& [size, path] : notes) {
@@ -343,14 +321,34 @@ Result<void> trust_policy(const std::string& file, const std::string& dir, strea
   return {};
 }
 
+Result<void> add_checkpoints(const std::vector<std::string>& places, streams::VerifyOptions& options) {
+  if (!places.empty() && !options.policy)
+    return Error{Errc::kUsage, "--checkpoint needs --policy: without keys anybody could have signed it"};
+  for (const std::string& place : places) {
+    std::vector<std::string> files{place};
+    if (fs::is_directory(place)) {
+      files.clear();
+      TRY_ASSIGN(const std::vector<std::string> names, streams::list_files(place));
+      for (const std::string& name : names)
+        if (name.ends_with(".note")) files.push_back((fs::path(place) / name).string());
+    }
+    for (const std::string& file : files) {
+      TRY_ASSIGN(std::string note, read_file(file, "verifying"));
+      options.checkpoints.emplace_back(file, std::move(note));
+    }
+  }
+  return {};
+}
+
 void register_checkpoints(Command& audit) {
   auto flags = std::make_shared<Flags>();
   Command making = audit.command("checkpoint", "Sign the head of the chain's Merkle tree and have witnesses cosign it");
   making.example("assay audit checkpoint")
       .example("assay audit checkpoint --policy witnesses.policy --every 10m --publish /mnt/worm")
-      .option("--origin", flags->origin, "Name of this log (assay.local/audit)")
-      .option("--policy", flags->policy, "Witnesses with their URLs, and the quorum (C2SP tlog-policy)")
-      .option("--publish", flags->publish, "Directory in which each checkpoint is put, once, as well")
+      .option("--origin", flags->wishes.origin, "Name of this log (audit.checkpoint_origin)")
+      .option("--policy", flags->wishes.policy,
+              "Witnesses with their URLs, and the quorum, C2SP tlog-policy (audit.checkpoint_policy)")
+      .option("--publish", flags->wishes.publish, "Place where each checkpoint is put, once, as well: DIR or s3://BUCKET/PREFIX")
       .option("--every", flags->every, "Stay, and make one this often while the chain grows");
   making.run([flags](Context& context) { return make_checkpoints(context, *flags); });
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "streams/audit_verify.h"
 #include "streams/log.h"
@@ -24,5 +25,9 @@ Result<Json> ask_for_gaps(Context& context);
 /// With a policy file: the chain is held against checkpoints, as far as that policy accepts them; those of `dir`, unless it is
 /// empty. Errors: kUsage (no such file, or no policy).
 Result<void> trust_policy(const std::string& file, const std::string& dir, streams::VerifyOptions& options);
+
+/// Checkpoints from elsewhere: files, or directories of them. Errors: kUsage (a file that is not there, or no policy by which they
+/// count).
+Result<void> add_checkpoints(const std::vector<std::string>& places, streams::VerifyOptions& options);
 
 }  // namespace assay::tools

@@ -177,7 +177,7 @@ int run_cli(const std::vector<std::string>& arguments, const Environment& enviro
       .option("--set", layers.sets, "KEY=VALUE over file and environment; may be given often")
       .option("--data-dir", data_dir, "Directory of log, stores and keys")
       .option("--brokers", brokers, "Kafka at HOST:PORT,…; without it the embedded log in the data directory")
-      .option("--database-url", database_url, "PostgreSQL of the audit chain; without it archive files in the data directory")
+      .option("-d,--database-url", database_url, "PostgreSQL of the audit chain; without it archive files in the data directory")
       .choice("-o,--output", format, {"table", "json", "csv"}, "Form of the results on stdout")
       .flag("-q,--quiet", quiet, "No progress, and only warnings in the log");
   global.example("assay generate --agents 50 --reports 20000 --seed 1 --out fleet.jsonl");

@@ -13,6 +13,7 @@
 #include "streams/topic_admin.h"
 #include "tools/audit_control.h"
 #include "tools/checkpoint_commands.h"
+#include "tools/checkpointing.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
 #include "tools/projection.h"
@@ -264,9 +265,14 @@ Result<Erasure> erasure_of(Context& context, const Flags& flags, const AuditCorr
   if (!by_rows) return out;
   const Settings& settings = context.settings;
   for (const std::string& id : events) {
-    const Result<int64_t> row = settings.database.url.empty()
-                                    ? streams::find_archive_row((std::filesystem::path(settings.data_dir) / "audit").string(), id)
-                                    : streams::find_database_row(settings.database.url, id);
+    auto find = [&]() -> Result<int64_t> {
+      if (!settings.database.url.empty()) return streams::find_database_row(settings.database.url, id);
+      TRY_ASSIGN(
+          const streams::FoundRow found,
+          streams::find_archive_row((std::filesystem::path(settings.data_dir) / "audit").string(), id, checkpoints_of(settings)));
+      return found.sequence;
+    };
+    const Result<int64_t> row = find();
     if (!row && row.error().code != Errc::kNotFound) return row.error();
     if (row) out.request.rows.push_back(*row);
   }

@@ -17,6 +17,7 @@
 #include "tools/audit_control.h"
 #include "tools/audit_uploading.h"
 #include "tools/checkpoint_commands.h"
+#include "tools/checkpointing.h"
 #include "tools/commands.h"
 #include "tools/console/console.h"
 #include "tools/debug_state.h"
@@ -85,7 +86,7 @@ class FrontDoor {
  public:
   FrontDoor(const Settings& settings, streams::Log& log, streams::Pipeline& pipeline, AuditProjection& audit,
             streams::Metrics& metrics, PeerDoor& peer_door, Archiving* archiving, const AuditUploading* uploading,
-            const MemoryShares& shares, const state::StoreMemory& store_memory)
+            Checkpointing* checkpointing, const MemoryShares& shares, const state::StoreMemory& store_memory)
       : settings_(settings),
         log_(log),
         pipeline_(pipeline),
@@ -94,6 +95,7 @@ class FrontDoor {
         peer_door_(peer_door),
         archiving_(archiving),
         uploading_(uploading),
+        checkpointing_(checkpointing),
         shares_(shares),
         store_memory_(store_memory),
         peers_(log, topic_names(settings), [this](const std::string& task) { return Result(local(task)); },
@@ -139,6 +141,7 @@ class FrontDoor {
       const Result<Json> gaps = find_gaps(settings_, log_);
       return gaps ? streams::json_response(*gaps) : streams::error_response(gaps.error());
     });
+    control_->route("POST", "/audit/checkpoint", [this](const streams::HttpRequest&) { return checkpoint(); });
     control_->route("GET", "/debug/state", [this](const streams::HttpRequest&) { return debug(); });
     control_->start();
     if (streams::HttpServer* server = peer_door_.server()) {
@@ -221,6 +224,13 @@ class FrontDoor {
       return replay::compare_chain(log_, topic_names(settings_), chain, false, &closing_);
     }();
     return compared ? streams::json_response(Json::object().set("rows", *compared)) : streams::error_response(compared.error());
+  }
+
+  streams::HttpResponse checkpoint() {
+    auto made = checkpointing_ != nullptr
+                    ? checkpointing_->make_now()
+                    : Error{Errc::kRefused, "making a checkpoint: this process makes none, audit.checkpoint_interval is 0s"};
+    return made ? streams::json_response(*made) : streams::error_response(made.error());
   }
 
   streams::Readiness ready() {
@@ -310,6 +320,7 @@ class FrontDoor {
   PeerDoor& peer_door_;
   Archiving* archiving_;
   const AuditUploading* uploading_;
+  Checkpointing* checkpointing_;
   const MemoryShares& shares_;
   const state::StoreMemory& store_memory_;
   std::atomic<bool> closing_{false};
@@ -461,7 +472,12 @@ Result<int> run(Context& context, const Flags& flags) {
     TRY_ASSIGN(auto store, state::open_rocksdb_store(state_dir(settings, task), {.memory = store_memory}));
     return std::shared_ptr<state::Store>(std::move(store));
   };
-  streams::Pipeline pipeline(*log, options, open_store, audit.projection(), metrics);
+  std::unique_ptr<Checkpointing> checkpointing;
+  if (settings.audit.checkpoint_interval_ms > 0 && (only.empty() || only.contains("audit"))) {
+    TRY_ASSIGN(checkpointing, Checkpointing::open(settings, *log, metrics));
+  }
+  streams::Pipeline pipeline(*log, options, open_store,
+                             checkpointing ? checkpointing->watch(audit.projection()) : audit.projection(), metrics);
 
   std::optional<Archiving> archiving;
   if (!settings.archive.url.empty() && (only.empty() || only.contains("archive")))
@@ -470,7 +486,7 @@ Result<int> run(Context& context, const Flags& flags) {
   if (!audit_archive_place(settings).empty() && (only.empty() || only.contains("audit")))
     uploading.emplace(settings, audit, metrics);
   FrontDoor door(settings, *log, pipeline, audit, metrics, *peer_door, archiving ? &*archiving : nullptr,
-                 uploading ? &*uploading : nullptr, shares, *store_memory);
+                 uploading ? &*uploading : nullptr, checkpointing.get(), shares, *store_memory);
   const bool serve = !flags.http.empty() || (!flags.until_end && settings.origins.contains("http.addr"));
   TRY(door.open(serve ? (flags.http.empty() ? settings.http_addr : flags.http) : std::string()));
   if (!peer_door->address().empty()) streams::log_info("peers.listening", {{"address", peer_door->address()}});
@@ -494,6 +510,7 @@ Result<int> run(Context& context, const Flags& flags) {
     });
   }
   Result<void> result = pipeline.run(stop_requested);
+  if (checkpointing && flags.until_end && result && !stop_requested) result = checkpointing->finish();
   if (archiving && flags.until_end && result && !stop_requested) result = archiving->finish(stop_requested);
   if (uploading && flags.until_end && result && !stop_requested) result = uploading->finish(stop_requested);
   done = true;
@@ -501,6 +518,7 @@ Result<int> run(Context& context, const Flags& flags) {
   door.close();
   archiving.reset();
   uploading.reset();
+  checkpointing.reset();
   std::filesystem::remove(socket_path(settings));
   std::filesystem::remove(control_socket_path(settings));
   TRY(std::move(result));

@@ -173,6 +173,25 @@ Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings, c
   return open_key(settings, configured_key(settings.audit), on_failure);
 }
 
+Result<std::unique_ptr<streams::NoteSigner>> open_checkpoint_signer(const Settings& settings, const std::string& origin) {
+  const AuditSettings& audit = settings.audit;
+  const std::string& name = origin.empty() ? audit.checkpoint_origin : origin;
+  if (audit.checkpoint_signer == "pkcs11") {
+    AuditSettings described = audit;
+    described.signer = "pkcs11";
+    for (const std::string& problem : signer_problems(described, false))
+      return Error{Errc::kUsage, "opening the key of checkpoints, audit.checkpoint_signer: " + problem};
+    const std::string label = audit.checkpoint_key.empty() ? "assay-checkpoint" : audit.checkpoint_key;
+    TRY_ASSIGN(auto signer, streams::open_pkcs11_signer({audit.pkcs11.module, audit.pkcs11.token, label, audit.pkcs11.pin, name,
+                                                         audit.pkcs11.create, std::string(streams::kEd25519)}));
+    return streams::NoteSigner::open(std::move(signer), name, streams::NoteKeyType::kLog);
+  }
+  std::filesystem::path file = audit.checkpoint_key;
+  if (file.empty())
+    file = std::filesystem::path(key_file(settings, {"file", audit.signer_id, "", true})).replace_filename("checkpoint-signer.key");
+  return streams::open_note_signer({file.string(), name, streams::NoteKeyType::kLog, true});
+}
+
 Result<void> probe_signer(streams::Signer& signer) {
   const Sha256Digest digest = sha256("assay signer probe\n", signer.key().signer_id);
   TRY_ASSIGN(std::string signature, signer.sign(digest));

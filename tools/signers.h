@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "streams/note.h"
 #include "streams/signer.h"
 #include "tools/settings.h"
 
@@ -32,6 +33,9 @@ Result<std::shared_ptr<streams::Signer>> open_signer(const Settings& settings, c
 /// The signer of a key that is known, opened when it is first needed: meanwhile it may be away.
 /// Errors of the calls: those of `open`; kRefused (it has another key).
 std::shared_ptr<streams::Signer> late_signer(SignerKey key, std::function<Result<std::shared_ptr<streams::Signer>>()> open);
+
+/// The Ed25519 key that signs checkpoints, for an origin; empty: that of the settings. Errors: as open_key().
+Result<std::unique_ptr<streams::NoteSigner>> open_checkpoint_signer(const Settings& settings, const std::string& origin = {});
 
 /// Where the signer of the settings is.
 KeyPlace configured_key(const AuditSettings& audit);

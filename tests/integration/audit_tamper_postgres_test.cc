@@ -145,6 +145,8 @@ TEST_F(TamperPostgres, ATailThatIsCutWithItsHeadIsSeenByWhoeverHasACheckpoint) {
   EXPECT_EQ(report.findings.front().check, "checkpoint") << to_text(report);
   EXPECT_EQ(verify_dump().first, 4);
   options_.checkpoints.clear();
+  EXPECT_EQ(verify_relation().exit_code(), 8) << "the policy counts no checkpoint of it";
+  options_.policy.reset();
   EXPECT_TRUE(verify_relation().verified()) << "the database alone cannot tell";
   EXPECT_NE(sentence(verify_relation()).find("nothing follows row 6 is not proven"), std::string::npos);
 }

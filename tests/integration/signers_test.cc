@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "schemas/json_parse.h"
+#include "streams/note.h"
 #include "streams/signer_guard.h"
 #include "streams/signer_kms.h"
 #include "streams/signer_pkcs11.h"
@@ -63,6 +64,16 @@ TEST(Pkcs11Signer, SignsWithKeysThatStayInTheToken) {
     ASSERT_TRUE(again) << again.error().message;
     EXPECT_EQ((*again)->key(), (*made)->key()) << "found, not made anew";
   }
+}
+
+TEST(Pkcs11Signer, SignsCheckpointsWithEd25519Alone) {
+  std::shared_ptr<Signer> key = open_pkcs11_signer(token("hsm-checkpoint", "ed25519")).value();
+  const auto log = NoteSigner::open(key, "example.org/log", NoteKeyType::kLog).value();
+  const std::string text = Checkpoint{"example.org/log", 812, sha256("root"), {}}.to_text();
+  EXPECT_EQ(signed_by(Note{text, {log->sign(text).value()}}, log->key()), Signed::kHolds);
+  std::shared_ptr<Signer> rsa = open_pkcs11_signer(token("hsm-checkpoint-rsa", "rsa-sha256")).value();
+  EXPECT_EQ(rsa->sign_message(text).error().code, Errc::kRefused);
+  EXPECT_EQ(NoteSigner::open(rsa, "example.org/log", NoteKeyType::kLog).error().code, Errc::kRefused);
 }
 
 TEST(Pkcs11Signer, ManyThreadsShareAToken) {

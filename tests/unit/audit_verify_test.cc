@@ -234,6 +234,31 @@ TEST_F(AuditVerify, ARowThatLiesInAgreementWithItsHash) {
       "link", 4);
 }
 
+TEST_F(AuditVerify, SignaturesOfSomeRowsAloneAndEveryLinkAllTheSame) {
+  std::vector<SignedRow> rows = rows_;
+  rows[4].signature = rows[3].signature;
+  fs::remove_all(out_);
+  export_rows(out_, rows, head_, *signer_);
+  options_.to = 4;
+  VerifyReport report = verify();
+  EXPECT_EQ(report.exit_code(), 0) << to_text(report);
+  EXPECT_EQ(report.rows, kRows);
+  EXPECT_NE(sentence(report).find("whole and linked; signed are rows 1 to 4, the others were not looked at"), std::string::npos)
+      << sentence(report);
+  options_ = {};
+  options_.from = 5;
+  report = verify();
+  EXPECT_EQ(report.exit_code(), 4);
+  EXPECT_EQ(report.findings.front().sequence, 5) << to_text(report);
+  options_.from = options_.to = kRows + 1;
+  EXPECT_EQ(verify().exit_code(), 8) << "there is no such row";
+  rows[1].row.created_at_us += 1;
+  fs::remove_all(out_);
+  export_rows(out_, rows, head_, *signer_);
+  options_.from = options_.to = kRows;
+  EXPECT_EQ(verify().findings.front().check, "created_at");
+}
+
 TEST_F(AuditVerify, AnEmptyChainIsAFailureUnlessAllowed) {
   fs::remove_all(out_);
   export_rows(out_, {}, {}, *signer_);
@@ -281,6 +306,9 @@ TEST_F(AuditVerify, TheBinarySaysTheSame) {
   EXPECT_EQ(output.find("pinned"), std::string::npos);
   EXPECT_EQ(run_binary(out_ + " --json").first, 0);
   EXPECT_EQ(run_binary(out_ + " --unknown").first, 2);
+  EXPECT_EQ(run_binary(out_ + " --from 2 --to 3").first, 0);
+  EXPECT_EQ(run_binary(out_ + " --from 3 --to 2").first, 2);
+  EXPECT_EQ(run_binary(out_ + " --checkpoint " + out_).first, 2) << "without a policy";
   EXPECT_EQ(run_binary("").first, 2);
   EXPECT_EQ(run_binary("--help").first, 0);
   EXPECT_EQ(run_binary(dir_ / "nowhere").first, 8);

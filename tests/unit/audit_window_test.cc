@@ -93,6 +93,20 @@ TEST_F(AuditWindow, SaysWhatItDoesNotProve) {
   EXPECT_EQ(verify_chain(part("150", "450").value(), options)->exit_code(), 8) << "rows 101 to 149 are not there to say";
 }
 
+TEST_F(AuditWindow, ChecksSignaturesOfSomeOfItsRows) {
+  VerifyOptions options;
+  options.to = 200;
+  const VerifyReport report = verify_chain(part("150", "450").value(), options).value();
+  EXPECT_TRUE(report.verified()) << to_text(report);
+  EXPECT_NE(sentence(report).find("Rows 150 to 450 are whole and linked; signed are rows 150 to 200,"), std::string::npos)
+      << sentence(report);
+  for (const auto& [from, to] : std::vector<std::pair<int64_t, int64_t>>{{149, 200}, {1, 149}, {150, 451}}) {
+    options.from = from;
+    options.to = to;
+    EXPECT_EQ(verify_chain(part("150", "450").value(), options)->exit_code(), 8) << from << " to " << to;
+  }
+}
+
 TEST_F(AuditWindow, AChangedRowInsideIsNamedAndOneOutsideIsNot) {
   std::vector<SignedRow> rows = rows_;
   rows[299].row.payload.replace(rows[299].row.payload.find("agent-"), 6, "Agent-");

@@ -83,7 +83,7 @@ TEST_F(NoteSigning, ASignatureIsOfOneKeyOneTextAndOneInstant) {
   const auto log = signer("log", NoteKeyType::kLog), witness = signer("w1", NoteKeyType::kCosignature);
   EXPECT_EQ(NoteKey::parse(witness->key().to_text()).value(), witness->key());
   Note note{Checkpoint{"log", 5, sha256("x"), {}}.to_text(), {}};
-  note.signatures = {log->sign(note.text), witness->sign(note.text, 1777636800)};
+  note.signatures = {log->sign(note.text).value(), witness->sign(note.text, 1777636800).value()};
   note = Note::parse(note.to_text()).value();
   int64_t time_s = 0;
   EXPECT_EQ(signed_by(note, log->key()), Signed::kHolds);
@@ -115,8 +115,8 @@ TEST_F(NoteSigning, APolicyCountsWitnesses) {
   EXPECT_EQ(policy.logs()[0].url, "https://log.example");
   const std::string body = Checkpoint{"log", 5, sha256("x"), {}}.to_text();
   auto note = [&](std::vector<size_t> cosigners) {
-    Note out{body, {log->sign(body)}};
-    for (size_t i : cosigners) out.signatures.push_back(w[i]->sign(body, 1000 + static_cast<int64_t>(i)));
+    Note out{body, {log->sign(body).value()}};
+    for (size_t i : cosigners) out.signatures.push_back(w[i]->sign(body, 1000 + static_cast<int64_t>(i)).value());
     return out;
   };
   for (const auto& [cosigners, counts] : std::vector<std::pair<std::vector<size_t>, bool>>{
@@ -131,7 +131,7 @@ TEST_F(NoteSigning, APolicyCountsWitnesses) {
   unsigned_by_log.signatures.erase(unsigned_by_log.signatures.begin());
   EXPECT_TRUE(policy.judge(unsigned_by_log).tampered);
   Note stranger = note({0, 1, 3});
-  stranger.signatures.push_back(signer("Z", NoteKeyType::kCosignature)->sign(body, 1));
+  stranger.signatures.push_back(signer("Z", NoteKeyType::kCosignature)->sign(body, 1).value());
   EXPECT_TRUE(policy.judge(stranger).fault.empty()) << "unknown keys are ignored";
   EXPECT_TRUE(policy.judge(stranger, true).tampered) << "unless only known ones may stand there";
   const std::string k = w[0]->key().to_text();

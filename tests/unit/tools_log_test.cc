@@ -380,7 +380,7 @@ TEST_F(LogToolsTest, TopicsArePlannedCreatedAndCompared) {
   Json plan = assay({"topics", "plan", "-o", "json"}).json();
   std::map<std::string, std::string> actions;
   for (const Json& row : plan.as_array()) actions[std::string(row.string_or("topic", ""))] = row.string_or("action", "");
-  EXPECT_EQ(actions.size(), 14u);
+  EXPECT_EQ(actions.size(), 15u);
   for (const auto& [topic, action] : actions) EXPECT_EQ(action, "create") << topic;
   EXPECT_TRUE(actions.contains("eval.reports.v1.dlq"));
   EXPECT_FALSE(actions.contains("assay.manifests.v1.dlq"));
@@ -451,7 +451,7 @@ TEST_F(LogToolsTest, DoctorNamesWhatIsNotWell) {
   Outcome well = assay({"doctor", "-o", "json"});
   EXPECT_EQ(well.code, 0) << well.out;
   EXPECT_THAT(well.out, HasSubstr(R"("check":"rules","status":"ok")"));
-  EXPECT_THAT(well.out, HasSubstr(R"("check":"topics","status":"ok","detail":"14 as configured")"));
+  EXPECT_THAT(well.out, HasSubstr(R"("check":"topics","status":"ok","detail":"15 as configured")"));
   // Nothing listens on port 1.
   Outcome ill = assay({"--database-url", "postgresql://u@127.0.0.1:1/x", "doctor", "-o", "json"});
   EXPECT_EQ(ill.code, 3);
