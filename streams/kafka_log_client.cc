@@ -119,10 +119,18 @@ Result<OffsetRange> Client::range(const TopicPartition& tp) const {
     TRY_ASSIGN(const int32_t count, partition_count(tp.topic));
     if (tp.partition < 0 || tp.partition >= count)
       return error(Errc::kNotFound, attempt, "the topic has " + std::to_string(count) + " partitions");
-    int64_t start = 0;
-    int64_t end = 0;
-    const auto err = rd_kafka_query_watermark_offsets(rk_, tp.topic.c_str(), tp.partition, &start, &end, kSliceMs);
-    if (!err) return OffsetRange{Offset(start), Offset(end)};
+    // rd_kafka_query_watermark_offsets() asks for both at once, and waits for its requests whatever time-out it was given.
+    int64_t places[] = {RD_KAFKA_OFFSET_BEGINNING, RD_KAFKA_OFFSET_END};
+    rd_kafka_resp_err_t err{};
+    for (int64_t& place : places) {
+      const PartitionListPtr asked = make_list(1);
+      add_partition(asked.get(), tp, place);
+      err = rd_kafka_offsets_for_times(rk_, asked.get(), kSliceMs);
+      if (!err) err = asked->elems[0].err;
+      if (err) break;
+      place = asked->elems[0].offset;
+    }
+    if (!err) return OffsetRange{Offset(places[0]), Offset(places[1])};
     // It stands in the broker's metadata, so its leader is only about to take it over.
     const bool settling = errc_of(err) == Errc::kNotFound;
     return settling ? error(Errc::kUnreachable, attempt, rd_kafka_err2str(err)) : error(err, attempt);
