@@ -158,7 +158,8 @@ class Drill:
             for line in block.strip().splitlines():
                 command, _, _ = line.partition("  # ")
                 done = self.step("$ " + command.strip(), subprocess.run, ["bash", "-c", shell + line], env=env, capture_output=True, text=True)
-                verdict.demand(done.returncode == 0, f"{PAGE.name}: {line}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+                fine = (0, 8) if "replay plan" in line else (0,)  # 8: the end of some partition was not archived any more
+                verdict.demand(done.returncode in fine, f"{PAGE.name}: {line}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
         verdict.demand(marked == set(marks), f"{PAGE.name} names {marked}, the drill knows {set(marks)}")
         done = json.loads((out / "restored.json").read_text())
         self.facts["records restored"] = sum(row["records"] for row in done["partitions"])
