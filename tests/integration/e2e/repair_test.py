@@ -37,7 +37,7 @@ class Repair(harness.EndToEnd):
         whole = self.directory / "whole"
         here.ok("replay", "run", "--into", whole)
         for source in ("log", "archive"):
-            into = self.directory / source
+            into = self.directory / f"from-{source}"
             rows = here.json("replay", "run", "--from", source, "--only", "agent=agent-4", "--into", into)
             scores, = (row for row in rows if row["task"].startswith("scoring-"))
             self.assertEqual(scores["records"], sum('"agentId": "agent-4"' in line for line in lines))
