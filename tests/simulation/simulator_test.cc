@@ -43,8 +43,6 @@ TEST(Simulator, WhatFailedOnceHolds) {
            "--seed 18270 --reports 10 --only power_loss@1,rebalance@1,database_down@1",
            // Everything was committed before, and the tasks still belonged to a process that had crashed.
            "--seed 17198 --reports 3 --only crash@1,crash@2,crash@3",
-           // Rules came in between a torn transaction and the fold that took its place, and scores came out otherwise.
-           "--seed 5002 --reports 14 --only pause@1,torn_txn@10,slow_markers@12,slow_markers@16",
            // The simulated log forgot a marker that a torn transaction was still to show, and opened no writer any more.
            "--seed 56308 --reports 8 --only unreachable@1,late_end@2,torn_txn@16,slow_markers@55",
        })
