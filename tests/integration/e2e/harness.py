@@ -236,7 +236,7 @@ class Assay:
                 cut = min(at for at in (word.find("="), word.find("-")) if at >= 0)
                 headers.append((bytes.fromhex(word[:cut]).decode(), None if word[cut] == "-" else bytes.fromhex(word[cut + 1:])))
             records.append(Record(int(words[0]), int(words[1]), int(words[2]), *plain, headers))
-        return records
+        return sorted(records, key=lambda record: (record.partition, record.offset))
 
     def cut(self, topic, partition, offset):
         """Takes away the records before the offset, as retention does."""
