@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <random>
 #include <regex>
@@ -44,6 +45,7 @@ std::string shell(const std::string& command) {
 
 class KafkaLogTest : public LogConformance {
  protected:
+  void leave_while_registering(const std::function<void()>& silence, const std::function<void()>& undo);
   static Transaction transaction(std::vector<OutRecord> records) {
     Transaction t;
     t.records = std::move(records);
@@ -510,19 +512,20 @@ TEST_P(KafkaLogTest, AStoppingProcessLeavesAnUnansweredCommitSoon) {
   EXPECT_LT(took, std::chrono::seconds(5));
 }
 
-TEST_P(KafkaLogTest, AProcessThatStopsWhileOffsetsAreUnansweredLeavesSoon) {
+/// A process is told to end while it registers offsets with a broker to which this was done, and undone at the end.
+void KafkaLogTest::leave_while_registering(const std::function<void()>& silence, const std::function<void()>& undo) {
   std::atomic<bool> stopping{false};
   KafkaLogOptions options;
   options.brokers = KafkaWorld::brokers();
   options.stopping = &stopping;
   options.transaction_timeout_ms = 60000;
   auto log = must(open_kafka_log(options));
-  const std::string topic = fresh_topic();
   auto by = must(log->open_writer(fresh_name("writer")));
+  const std::string topic = fresh_topic();
   Transaction t = transaction({record(topic, 0, "a", "1")});
   t.offsets = OffsetCommit{fresh_name("group"), {{TopicPartition{topic, 0}, Offset(0)}}};
   must(by->prepare(std::move(t)));
-  const pid_t broker = stop_broker();
+  silence();
   auto outcome = std::async(std::launch::async, [&] { return by->commit(); });
   std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the offsets are on their way
   stopping = true;
@@ -530,36 +533,19 @@ TEST_P(KafkaLogTest, AProcessThatStopsWhileOffsetsAreUnansweredLeavesSoon) {
   const auto came_back = outcome.get();
   by.reset();
   const auto took = Clock::now() - start;
-  ASSERT_EQ(::kill(broker, SIGCONT), 0);
+  undo();
   ASSERT_FALSE(came_back.has_value());
   EXPECT_EQ(came_back.error().code, Errc::kAmbiguous) << came_back.error().message;
   EXPECT_LT(took, std::chrono::seconds(8));
 }
 
+TEST_P(KafkaLogTest, AProcessThatStopsWhileOffsetsAreUnansweredLeavesSoon) {
+  pid_t broker = 0;
+  leave_while_registering([&] { broker = stop_broker(); }, [&] { ASSERT_EQ(::kill(broker, SIGCONT), 0); });
+}
+
 TEST_P(KafkaLogTest, AProcessThatStopsWhileThereIsNobodyToSendOffsetsToLeavesSoon) {
-  std::atomic<bool> stopping{false};
-  KafkaLogOptions options;
-  options.brokers = KafkaWorld::brokers();
-  options.stopping = &stopping;
-  options.transaction_timeout_ms = 60000;
-  auto log = must(open_kafka_log(options));
-  const std::string topic = fresh_topic();
-  auto by = must(log->open_writer(fresh_name("writer")));
-  Transaction t = transaction({record(topic, 0, "a", "1")});
-  t.offsets = OffsetCommit{fresh_name("group"), {{TopicPartition{topic, 0}, Offset(0)}}};
-  must(by->prepare(std::move(t)));
-  broker("down");
-  auto outcome = std::async(std::launch::async, [&] { return by->commit(); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  stopping = true;
-  const auto start = Clock::now();
-  const auto came_back = outcome.get();
-  by.reset();
-  const auto took = Clock::now() - start;
-  broker("restart");
-  ASSERT_FALSE(came_back.has_value());
-  EXPECT_EQ(came_back.error().code, Errc::kAmbiguous) << came_back.error().message;
-  EXPECT_LT(took, std::chrono::seconds(8));
+  leave_while_registering([] { broker("down"); }, [] { broker("restart"); });
 }
 
 TEST_P(KafkaLogTest, ReadersAndWritersSurviveRestartsOfTheBroker) {
