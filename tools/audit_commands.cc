@@ -24,8 +24,6 @@ struct Flags {
   bool allow_empty = false, links = false, json = false, personal = false;
 };
 
-std::string audit_dir(const Settings& settings) { return (std::filesystem::path(settings.data_dir) / "audit").string(); }
-
 Result<streams::RowWindow> window_of(const Flags& flags) {
   streams::RowWindow window;
   if (!flags.from_row.empty()) {
@@ -106,7 +104,8 @@ Result<int> verify(Context& context, const Flags& flags) {
   options.progress = [&](int64_t rows) { progress.update(static_cast<uint64_t>(rows)); };
   streams::VerifyReport report;
   if (!flags.archive.empty() || context.settings.database.url.empty()) {
-    TRY_ASSIGN(report, streams::verify_archive(flags.archive.empty() ? audit_dir(context.settings) : flags.archive, options));
+    TRY_ASSIGN(report,
+               streams::verify_archive(flags.archive.empty() ? audit_dir(context.settings.data_dir) : flags.archive, options));
   } else {
     TRY_ASSIGN(streams::StoredChain chain, streams::open_database_chain(context.settings.database.url));
     TRY_ASSIGN(report, streams::verify_chain(chain, options));

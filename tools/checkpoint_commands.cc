@@ -22,6 +22,7 @@
 #include "tools/checkpointing.h"
 #include "tools/commands.h"
 #include "tools/open_log.h"
+#include "tools/projection.h"
 #include "tools/session.h"
 
 namespace assay::tools {
@@ -41,8 +42,6 @@ struct Flags {
   std::string id, archive;  // prove
   std::optional<int64_t> sequence, from, to;
 };
-
-std::string audit_dir(const Settings& settings) { return (fs::path(settings.data_dir) / "audit").string(); }
 
 Result<std::string> read_file(const std::string& path, const std::string& attempt) {
   std::ifstream in(path, std::ios::binary);
@@ -133,7 +132,7 @@ Result<int> prove(Context& context, const Flags& flags) {
     if (flags.sequence.has_value() == !flags.id.empty())
       return Error{Errc::kUsage, "give one of --sequence N, --id EVENT, and --from ROWS for two checkpoints"};
     const bool database = !exported && !settings.database.url.empty();
-    const std::string rows_dir = exported ? dir : audit_dir(settings);
+    const std::string rows_dir = exported ? dir : audit_dir(settings.data_dir);
     int64_t sequence = flags.sequence.value_or(0);
     std::string line;
     if (database) {

@@ -13,6 +13,7 @@
 #include "streams/read_to_end.h"
 #include "streams/topic_admin.h"
 #include "tools/open_log.h"
+#include "tools/projection.h"
 #include "tools/replay_source.h"
 #include "tools/session.h"
 #include "tools/signers.h"
@@ -92,7 +93,7 @@ Result<NotePolicy> read_note_policy(const std::string& path) {
 
 Result<streams::StoredChain> open_chain_after(const Settings& settings, int64_t after) {
   if (!settings.database.url.empty()) return streams::open_database_chain(settings.database.url, after);
-  return streams::open_archive_chain((fs::path(settings.data_dir) / "audit").string(), after);
+  return streams::open_archive_chain(audit_dir(settings.data_dir), after);
 }
 
 Result<std::unique_ptr<streams::Checkpointer>> open_checkpointer(

@@ -267,9 +267,8 @@ Result<Erasure> erasure_of(Context& context, const Flags& flags, const AuditCorr
   for (const std::string& id : events) {
     auto find = [&]() -> Result<int64_t> {
       if (!settings.database.url.empty()) return streams::find_database_row(settings.database.url, id);
-      TRY_ASSIGN(
-          const streams::FoundRow found,
-          streams::find_archive_row((std::filesystem::path(settings.data_dir) / "audit").string(), id, checkpoints_of(settings)));
+      TRY_ASSIGN(const streams::FoundRow found,
+                 streams::find_archive_row(audit_dir(settings.data_dir), id, checkpoints_of(settings)));
       return found.sequence;
     };
     const Result<int64_t> row = find();

@@ -10,11 +10,8 @@
 #include "tools/session.h"
 
 namespace assay::tools {
-namespace {
 
 std::string audit_dir(const std::string& data_dir) { return (std::filesystem::path(data_dir) / "audit").string(); }
-
-}  // namespace
 
 Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
                                                             const std::shared_ptr<streams::Signer>& signer) {

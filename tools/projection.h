@@ -11,6 +11,9 @@
 
 namespace assay::tools {
 
+/// Where the chain stands without a database: archive files.
+std::string audit_dir(const std::string& data_dir);
+
 /// PostgreSQL when a database is set, else the archive files of DIR/audit.
 Result<std::unique_ptr<streams::AuditSink>> open_audit_sink(const Settings& settings, const std::string& data_dir,
                                                             const std::shared_ptr<streams::Signer>& signer);
